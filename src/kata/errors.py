@@ -1,0 +1,113 @@
+"""Every error that this project raises on purpose.
+
+KataError
+├── ConfigError           the operator wrote something that cannot be honoured
+├── UsageError            the caller asked for something malformed (flag, bundle, id)
+├── StateError            the call is valid, but not now
+├── NotFoundError         no such sandbox, container, process or file
+├── ExistsError           it is there already
+├── UnsupportedError      understood, but not implemented or not possible in a VM
+├── DeadlineError         a wait ran out of time
+├── ProtocolError         the peer broke a wire format
+├── GuestError            the guest said no, or stopped talking
+├── HostError             the host refused a system call or a tool failed
+└── StartError            a sandbox did not start; knows the phase and the console's end
+
+Errors become outcomes in two places only: the ttrpc dispatcher (status code) and the command line (exit code).
+"""
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class Code(IntEnum):
+    """Status codes of gRPC, which ttrpc uses. Source: google.golang.org/grpc/codes."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class KataError(Exception):
+    """Base class. `hint` tells the operator what to do; `code` is what a ttrpc peer is told."""
+
+    code: ClassVar[Code] = Code.INTERNAL
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class ConfigError(KataError):
+    code = Code.INVALID_ARGUMENT
+
+
+class UsageError(KataError):
+    code = Code.INVALID_ARGUMENT
+
+
+class StateError(KataError):
+    code = Code.FAILED_PRECONDITION
+
+
+class NotFoundError(KataError):
+    code = Code.NOT_FOUND
+
+
+class ExistsError(KataError):
+    code = Code.ALREADY_EXISTS
+
+
+class UnsupportedError(KataError):
+    code = Code.UNIMPLEMENTED
+
+
+class DeadlineError(KataError):
+    code = Code.DEADLINE_EXCEEDED
+
+
+class ProtocolError(KataError):
+    """The peer sent bytes that the wire format does not allow. The connection is of no further use."""
+
+    code = Code.DATA_LOSS
+
+
+class HostError(KataError):
+    """A system call or a tool on this machine failed."""
+
+
+class GuestError(KataError):
+    """The peer answered with an error status, or went away. `status` is what it said."""
+
+    def __init__(self, message: str, *, status: Code = Code.UNKNOWN, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class StartError(KataError):
+    """A sandbox did not start. The message names the phase and quotes the end of the guest's console."""
+
+    def __init__(self, phase: str, reason: str, *, console: str = "", hint: str | None = None) -> None:
+        tail = f"; end of the guest console:\n{console}" if console else ""
+        super().__init__(f"start failed in phase {phase}: {reason}{tail}", hint=hint)
+        self.phase = phase
+        self.reason = reason
+        self.console = console
