@@ -1,0 +1,60 @@
+"""Network values of the agent's protocol.
+
+Names and numbers are those of upstream's `types.proto`; a peer reads nothing else.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from kata.protocol.protobuf import Message, int32, message, repeated, string, uint32, uint64
+
+
+class IPFamily(IntEnum):
+    V4 = 0
+    V6 = 1
+
+
+class FSGroupChangePolicy(IntEnum):
+    ALWAYS = 0
+    ONROOTMISMATCH = 1
+
+
+class IPAddress(Message):
+    family: int = int32(1)
+    address: str = string(2)
+    mask: str = string(3)
+
+
+class Interface(Message):
+    device: str = string(1)
+    name: str = string(2)
+    IPAddresses: list[IPAddress] = repeated(3, IPAddress)
+    mtu: int = uint64(4)
+    hwAddr: str = string(5)
+    devicePath: str = string(6)
+    type: str = string(7)
+    raw_flags: int = uint32(8)
+
+
+class Route(Message):
+    dest: str = string(1)
+    gateway: str = string(2)
+    device: str = string(3)
+    source: str = string(4)
+    scope: int = uint32(5)
+    family: int = int32(6)
+    flags: int = uint32(7)
+    mtu: int = uint32(8)
+
+
+class ARPNeighbor(Message):
+    toIPAddress: IPAddress | None = message(1, IPAddress)
+    device: str = string(2)
+    lladdr: str = string(3)
+    state: int = int32(4)
+    flags: int = int32(5)
+
+
+class Empty(Message):
+    """`google.protobuf.Empty`: what a call answers that has nothing to say."""

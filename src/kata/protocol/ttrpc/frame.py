@@ -1,0 +1,53 @@
+"""Frames of ttrpc: bytes to frames and back."""
+
+import struct
+from enum import IntEnum
+from typing import NamedTuple
+
+from kata.errors import ProtocolError
+
+MAX_PAYLOAD = 4 << 20
+_HEADER = struct.Struct(">IIBB")
+
+
+class Kind(IntEnum):
+    REQUEST = 1
+    RESPONSE = 2
+    DATA = 3
+
+
+class Frame(NamedTuple):
+    stream: int
+    kind: int
+    flags: int
+    payload: bytes
+
+    def encode(self) -> bytes:
+        return _HEADER.pack(len(self.payload), self.stream, self.kind, self.flags) + self.payload
+
+
+class FrameDecoder:
+    """Cuts a byte stream into frames and keeps the unfinished tail for the next call."""
+
+    def __init__(self) -> None:
+        self._tail = bytearray()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Return the frames that `data` completes. Raise ProtocolError as soon as a header announces too much."""
+        tail = self._tail
+        tail += data
+        frames: list[Frame] = []
+        at = 0
+        while len(tail) - at >= _HEADER.size:
+            length, stream, kind, flags = _HEADER.unpack_from(tail, at)
+            if length > MAX_PAYLOAD:
+                raise ProtocolError(
+                    f"ttrpc frame of {length} bytes on stream {stream} is over the limit of {MAX_PAYLOAD}"
+                )
+            end = at + _HEADER.size + length
+            if len(tail) < end:
+                break
+            frames.append(Frame(stream, kind, flags, bytes(tail[at + _HEADER.size : end])))
+            at = end
+        del tail[:at]
+        return frames

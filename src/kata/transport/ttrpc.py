@@ -1,0 +1,188 @@
+"""asyncio shells around the ttrpc engines: a client and a server over any stream transport."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple, TypeVar
+
+from kata.errors import Code, DeadlineError, GuestError, KataError, ProtocolError
+from kata.protocol.protobuf import Message
+from kata.protocol.ttrpc.engine import Answer, Call, ClientEngine, ServerEngine
+
+Reply = TypeVar("Reply", bound=Message)
+
+_MAX_CALLS = 512
+
+
+class Method(NamedTuple):
+    """How to serve one method: the request's class, and what turns it into a response."""
+
+    request: type[Message]
+    handler: Callable[[Message], Awaitable[Message]]
+
+
+Services = Mapping[str, Mapping[str, Method]]
+"""Methods by service name and method name."""
+
+
+class Client(asyncio.Protocol):
+    """A ttrpc client. `peer` names the other end in errors; `lost` becomes set when the connection is gone."""
+
+    def __init__(self, peer: str) -> None:
+        self.peer = peer
+        self.lost = asyncio.Event()
+        self._engine = ClientEngine()
+        self._transport: asyncio.Transport | None = None
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._reason: Exception | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            answers = self._engine.receive(data)
+        except ProtocolError as error:
+            self._reason = error
+            assert self._transport is not None
+            self._transport.abort()
+            return
+        for answer in answers:
+            waiting = self._waiting.pop(answer.stream, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(answer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._reason = self._reason or exc
+        self.lost.set()
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(self._describe_loss())
+        self._waiting.clear()
+
+    def _describe_loss(self) -> KataError:
+        if isinstance(self._reason, ProtocolError):
+            return self._reason
+        why = f": {self._reason}" if self._reason else ""
+        return GuestError(f"{self.peer} closed the connection{why}", status=Code.UNAVAILABLE)
+
+    async def call(
+        self, service: str, method: str, request: Message, reply: type[Reply], *, timeout: float | None
+    ) -> Reply:
+        """Call and wait for the answer, `timeout` seconds at most (None: for ever, the caller cancels).
+
+        Raise GuestError with the peer's status, DeadlineError, or ProtocolError.
+        """
+        if self._transport is None or self.lost.is_set():
+            raise self._describe_loss()
+        stream, data = self._engine.request(service, method, request.encode(), timeout)
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting[stream] = waiting
+        self._transport.write(data)
+        try:
+            async with asyncio.timeout(timeout):
+                answer = await waiting
+        except TimeoutError as error:
+            raise DeadlineError(f"{self.peer} did not answer {method} within {timeout:g} s") from error
+        finally:
+            self._waiting.pop(stream, None)
+        if answer.code != Code.OK:
+            raise GuestError(answer.message or f"{self.peer} refused {method}", status=_find_code(answer.code))
+        return reply.decode(answer.payload)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _find_code(number: int) -> Code:
+    try:
+        return Code(number)
+    except ValueError:
+        return Code.UNKNOWN
+
+
+async def connect_unix(path: str, peer: str, *, timeout: float) -> Client:
+    """Connect a client to a Unix socket. Raise GuestError when nobody listens there."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(timeout):
+            _, client = await loop.create_unix_connection(lambda: Client(peer), path)
+    except (OSError, TimeoutError) as error:
+        raise GuestError(f"{peer} cannot be reached at {path}: {error}", status=Code.UNAVAILABLE) from error
+    return client
+
+
+async def connect_socket(sock: socket.socket, peer: str) -> Client:
+    """Make a client of a connected stream socket of any family (vsock too)."""
+    _, client = await asyncio.get_running_loop().create_connection(lambda: Client(peer), sock=sock)
+    return client
+
+
+class ServerConnection(asyncio.Protocol):
+    """One client of a server. Each call runs as a task; reading pauses while too many are under way."""
+
+    def __init__(self, services: Services, on_error: Callable[[Call, Exception], None] | None = None) -> None:
+        self._services = services
+        self._on_error = on_error
+        self._engine = ServerEngine()
+        self._transport: asyncio.Transport | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.closed = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
+        try:
+            calls = self._engine.receive(data)
+        except ProtocolError:
+            self._transport.abort()
+            return
+        for call in calls:
+            task = asyncio.create_task(self._serve(call))
+            self._tasks.add(task)
+            task.add_done_callback(self._finish)
+        if len(self._tasks) >= _MAX_CALLS:
+            self._transport.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the signature of asyncio
+        self.closed.set()
+        for task in self._tasks:
+            task.cancel()
+
+    def _finish(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if len(self._tasks) == _MAX_CALLS - 1 and self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    async def _serve(self, call: Call) -> None:
+        try:
+            data = ServerEngine.respond(call.stream, (await self._run(call)).encode())
+        except KataError as error:
+            data = ServerEngine.refuse(call.stream, error.code, str(error))
+        except TimeoutError:
+            data = ServerEngine.refuse(
+                call.stream, Code.DEADLINE_EXCEEDED, f"{call.method} took longer than its timeout"
+            )
+        except Exception as error:  # noqa: BLE001 - the dispatcher is one of the two edges where errors end
+            if self._on_error is not None:
+                self._on_error(call, error)
+            data = ServerEngine.refuse(call.stream, Code.INTERNAL, f"{call.method}: {type(error).__name__}: {error}")
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def _run(self, call: Call) -> Message:
+        method = self._services.get(call.service, {}).get(call.method)
+        if method is None:
+            raise _UnknownMethodError(f"{call.service}/{call.method} is not implemented")
+        request = method.request.decode(call.payload)
+        async with asyncio.timeout(call.timeout):
+            return await method.handler(request)
+
+
+class _UnknownMethodError(KataError):
+    code = Code.UNIMPLEMENTED
