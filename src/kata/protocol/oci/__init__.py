@@ -1,0 +1,1 @@
+"""Documents of the Open Container Initiative: runtime specification, state, features, images."""
