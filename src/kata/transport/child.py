@@ -28,9 +28,9 @@ class Ending:
     stderr: str = ""
 
     def describe(self) -> str:
-        """ "exited with status 1: <last words>", "was killed by SIGKILL"."""
+        """Say it as the rest of a sentence: exited with status 1: <last words>."""
         if self.returncode < 0:
-            how = f"was killed by {signal.Signals(-self.returncode).name}"
+            how = f"was killed by signal {-self.returncode}"
         else:
             how = f"exited with status {self.returncode}"
         return f"{how}: {self.stderr}" if self.stderr else how

@@ -58,8 +58,8 @@ class QmpSession:
     ) -> Any:
         """Run a command, return what it returns. `descriptors` travel with it (for `getfd` and `add-fd`).
 
-        Raise HostError when QEMU refuses, DeadlineError after `timeout` seconds (it may still be carried out), GuestError
-        when QEMU hung up.
+        Raise HostError when QEMU refuses, DeadlineError after `timeout` seconds (it may still be carried out),
+        GuestError when QEMU hung up.
         """
         try:
             async with asyncio.timeout(timeout), self._order:
