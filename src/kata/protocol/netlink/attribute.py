@@ -28,7 +28,9 @@ def encode_attribute(kind: int, payload: bytes) -> bytes:
 
 
 def encode_number(kind: int, value: int) -> bytes:
-    """Return an attribute that holds an unsigned 32-bit number in host byte order."""
+    """Return an attribute that holds an unsigned 32-bit number in host byte order; a larger one is a UsageError."""
+    if not 0 <= value <= 0xFFFFFFFF:
+        raise UsageError(f"netlink attribute {kind} cannot hold {value}, which does not fit into 32 bits")
     return encode_attribute(kind, value.to_bytes(4, _ORDER))
 
 

@@ -71,3 +71,9 @@ def test_a_name_that_is_not_unicode_survives() -> None:
 def test_a_payload_that_no_length_field_can_hold_is_refused() -> None:
     with pytest.raises(UsageError, match="limit 65531"):
         encode_attribute(1, bytes(65532))
+
+
+@pytest.mark.parametrize("value", [-1, 1 << 32])
+def test_a_number_that_does_not_fit_is_refused_before_it_is_sent(value: int) -> None:
+    with pytest.raises(UsageError, match="does not fit into 32 bits"):
+        encode_number(4, value)
