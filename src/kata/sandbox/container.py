@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from kata.sandbox.hooks import run_hooks
 from kata.sandbox.process import GuestProcess
 from kata.sandbox.states import Status, move_container
 from kata.sandbox.translation import Translation
+from kata.storage.share import Share
 
 _SIGNAL_TIMEOUT = 10.0
 _REMOVE_TIMEOUT = 10.0
@@ -44,7 +46,9 @@ def read_bundle(path: str) -> Bundle:
         with open(name) as file:
             spec = json.load(file)
     except OSError as error:
-        raise UsageError(f"{name} cannot be read: {error.strerror}", hint="a bundle holds config.json and a root") from error
+        raise UsageError(
+            f"{name} cannot be read: {error.strerror}", hint="a bundle holds config.json and a root"
+        ) from error
     except ValueError as error:
         raise UsageError(f"{name} is not JSON: {error}") from error
     if not isinstance(spec, dict) or not isinstance(spec.get("root"), dict):
@@ -55,13 +59,16 @@ def read_bundle(path: str) -> Bundle:
 class Container:
     """One container. Its methods raise StateError when the status does not allow them."""
 
-    def __init__(self, root: str, guest: Guest, bundle: Bundle, record: store.ContainerRecord) -> None:
+    def __init__(
+        self, root: str, guest: Guest, bundle: Bundle, record: store.ContainerRecord, shared: tuple[str, ...]
+    ) -> None:
         self.id = record.id
         self.bundle = bundle
         self.record = record
         self.execs: dict[str, GuestProcess] = {}
         self._root = root
         self._guest = guest
+        self._shared = shared
         self._init: GuestProcess | None = None
         self._watcher: asyncio.Task[None] | None = None
         store.write_container(root, record)
@@ -191,6 +198,12 @@ class Container:
                 await asyncio.shield(self._init.exited)
         except (KataError, TimeoutError):
             self._init.end(128 + signal.SIGKILL)
+
+    def unshare(self, share: Share) -> None:
+        """Take the container's files out of the share, those that got there."""
+        for name in reversed(self._shared):
+            with suppress(NotFoundError):
+                share.unbind(name)
 
     async def run_poststop(self) -> None:
         await self._run_hooks("poststop")

@@ -20,13 +20,13 @@ from kata.sandbox.ledger import Kind, record_resource, release_resources
 from kata.sandbox.process import LOST_STATUS
 from kata.sandbox.states import SandboxState, Status, move_sandbox
 from kata.sandbox.translation import GUEST_SHARE, GUEST_SHM, translate_spec
-from kata.sandbox.vm import SandboxVm, start_vm
+from kata.sandbox.vm import SHARE_TAG, SandboxVm, Site, start_vm
 
 _STAND_IN_TIMEOUT = 10.0
 _HOSTNAME_LIMIT = 64
 _SHM_SIZE = 64 << 20
 _SHARE_STORAGE = wire.Storage(
-    driver="virtio-fs", source="kataShared", fstype="virtiofs", options=["nodev"], mount_point=f"{GUEST_SHARE}/"
+    driver="virtio-fs", source=SHARE_TAG, fstype="virtiofs", options=["nodev"], mount_point=f"{GUEST_SHARE}/"
 )
 
 
@@ -54,7 +54,7 @@ class Sandbox:
         self._state = move_sandbox(self.id, self._state, then)
 
     def start(self, bundle: str, config: str | None) -> None:
-        """Begin to start the VM, sized for the container of `bundle`. `create_container` waits for it and fails with it.
+        """Begin to start the VM, sized for the container of `bundle`. `create_container` waits for it.
 
         `config` is the path of a configuration file, None for the usual places.
         """
@@ -65,7 +65,8 @@ class Sandbox:
         self._config = load_configuration(config)
         first = read_bundle(bundle)
         size = size_vm(first.spec, self._config.hypervisor)
-        vm = await start_vm(self.id, self.directory, size, self._config, self.timeline, self._log)
+        site = Site(self.id, self.directory, self._root, self._config, self.timeline, self._log)
+        vm = await start_vm(site, size)
         self._vm = vm
         with self.timeline.measure("guest sandbox"):
             await vm.guest.create_sandbox(self._describe_to_guest(first.spec))
@@ -88,7 +89,7 @@ class Sandbox:
     async def _watch_vm(self, vm: SandboxVm) -> None:
         """End every process when the VM ends before it was told to."""
         reason = await vm.wait_end()
-        self._log.write("error", f"the VM ended: {reason}", console=vm.read_console())
+        self._log.write("error", f"the VM ended: {reason}", console=vm.machine.read_console())
         for container in self.containers.values():
             container.lose(LOST_STATUS)
 
@@ -122,6 +123,7 @@ class Sandbox:
         if self._config.runtime.disable_guest_seccomp and translation.spec.Linux is not None:
             translation.spec.Linux.Seccomp = None
         attachment = await self._attachments.take(container_id, "", timeout=_STAND_IN_TIMEOUT)
+        names = tuple(shared.name for shared in translation.shared)
         record = store.ContainerRecord(
             id=container_id,
             sandbox=self.id,
@@ -132,7 +134,7 @@ class Sandbox:
             rootfs=bundle.rootfs,
             annotations=bundle.spec.get("annotations") or {},
         )
-        container = Container(self._root, vm.guest, bundle, record)
+        container = Container(self._root, vm.guest, bundle, record, names)
         self.containers[container_id] = container
         try:
             with self.timeline.measure("host cgroup"):
@@ -196,7 +198,7 @@ class Sandbox:
         self.containers.pop(container.id, None)
         container.lose(LOST_STATUS)
         if vm is not None:
-            vm.share.unbind_all(container.id)
+            container.unshare(vm.share)
         store.remove_container(self._root, container.id)
 
     async def stop(self) -> None:

@@ -12,7 +12,7 @@ class ListProcessesRequest(Message):
 
 
 class ProcessInfo(Message):
-    """A process of a container. Ids are the guest's; `ticks` is CPU time and `started` since boot, both in clock ticks."""
+    """A process of a container, with the guest's ids. `ticks` (CPU time) and `started` (since boot) are clock ticks."""
 
     pid: int = int32(1)
     parent: int = int32(2)

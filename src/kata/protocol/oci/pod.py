@@ -1,7 +1,7 @@
 """Pods, as engines mark them in a container's annotations.
 
-Sources: containerd pkg/cri/annotations, CRI-O pkg/annotations, Podman libpod (which uses CRI-O's for members of a pod and
-marks the infra container not at all).
+Sources: containerd pkg/cri/annotations, CRI-O pkg/annotations, Podman libpod (which uses CRI-O's for the members of a
+pod and marks the infra container not at all).
 """
 
 from collections.abc import Mapping
