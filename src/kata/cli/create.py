@@ -18,7 +18,7 @@ from kata.cli.terminal import open_terminal_pair
 from kata.errors import ExistsError, HostError, KataError, NotFoundError, UnsupportedError, UsageError
 from kata.protocol.messages.sandbox import CreateContainerRequest, DeleteContainerRequest
 from kata.protocol.messages.types import Empty
-from kata.protocol.oci.pod import find_place
+from kata.protocol.oci.pod import Role, find_role, find_sandbox_id
 from kata.transport.ttrpc_blocking import connect_unix_socket
 
 
@@ -57,19 +57,17 @@ class Creation:
         self.root = invocation.root
         self.bundle = bundle
         self._invocation = invocation
-        self._place = find_place(bundle.spec, container)
+        annotations = bundle.spec.get("annotations") or {}
+        self.sandbox = find_sandbox_id(annotations, container)
+        self._joins = find_role(annotations) is Role.MEMBER
         self._daemon: Daemon | None = None
         self._asked = False
-
-    @property
-    def sandbox(self) -> str:
-        return self._place.sandbox
 
     def open_sandbox(self) -> socket.socket:
         """Start the sandbox's daemon unless the container joins one, and return a connection for the stand-in."""
         if os.path.exists(find_record_path(self.root, self.container)):
             raise ExistsError("container with given ID already exists")
-        if not self._place.joins:
+        if not self._joins:
             self._daemon = start_daemon(self._invocation, self.sandbox, self.bundle.path)
         elif not os.path.isdir(find_sandbox_dir(self.root, check_id(self.sandbox))):
             raise NotFoundError(f"sandbox {self.sandbox} of container {self.container} does not exist")

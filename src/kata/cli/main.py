@@ -1,6 +1,6 @@
 """`kata-runtime`: an OCI runtime's command line, and the operator's.
 
-Engines run it several times per container, so a command imports only what it uses (tests/unit/cli/test_import_budget.py).
+Engines run it several times per container, so a command imports only what it uses.
 This is one of the two places where errors end: here they become a log line and an exit code.
 """
 

@@ -51,7 +51,7 @@ def find_sandbox_dir(root: str, sandbox: str) -> str:
 
 
 def describe_stopped(record: Record) -> dict[str, Any]:
-    """Return the OCI state of a container whose sandbox is gone. Source: OCI runtime specification, runtime.md#state."""
+    """Return the OCI state of a container whose sandbox is gone. Source: OCI runtime.md#state."""
     state: dict[str, Any] = {
         "ociVersion": record.get("ociVersion", "1.0.2"),
         "id": record["id"],

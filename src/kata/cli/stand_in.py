@@ -1,7 +1,7 @@
 """The stand-in: the host process that is a container's process as far as an engine can see.
 
-Engines own a container's process by its pid: they wait for it, read its exit code, signal it and give it a terminal. The
-true process is in a guest, so a small one stands in for it. It hands its standard streams to the sandbox's daemon,
+Engines own a container's process by its pid: they wait for it, read its exit code, signal it and give it a terminal. The true
+process is in a guest, so a small one stands in for it. It hands its standard streams to the sandbox's daemon,
 forwards signals and the terminal's size, and ends with the exit code that the daemon reports. To kill it is to kill the
 process in the guest. It is either forked off by `create` and `exec --detach`, or is the foreground command itself.
 
@@ -131,7 +131,7 @@ def send_hello(connection: socket.socket, container: str, exec_id: str, terminal
 
 
 def fork_stand_in(connection: socket.socket, container: str, exec_id: str, slave: int | None) -> int:
-    """Fork the stand-in and return its pid. It owns the connection and the slave from here on; the caller closes its own."""
+    """Fork the stand-in and return its pid. It has its own connection and slave: the caller closes these."""
     pid = os.fork()
     if pid:
         return pid

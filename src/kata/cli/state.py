@@ -17,7 +17,7 @@ def run_state(invocation: Invocation) -> int:
 
 
 def find_state(root: str, record: Record) -> dict[str, Any]:
-    """Ask the sandbox for a container's state. A sandbox that is gone, or goes meanwhile, has stopped containers only."""
+    """Ask the sandbox for a container's state. Those of a sandbox that is gone are stopped."""
     try:
         with open_service(root, record["sandbox"]) as service:
             answer = service.call("StateContainer", ContainerRequest(container_id=record["id"]), DocumentResponse)

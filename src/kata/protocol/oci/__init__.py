@@ -1,1 +1,0 @@
-"""Documents of the Open Container Initiative: runtime specification, state, features, images."""

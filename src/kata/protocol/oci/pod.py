@@ -1,37 +1,39 @@
-"""How an engine says, by annotations, which containers share a pod and so a VM."""
+"""Pods, as engines mark them in a container's annotations.
 
-from typing import Any, NamedTuple
+Sources: containerd pkg/cri/annotations, CRI-O pkg/annotations, Podman libpod (which uses CRI-O's for the members of a
+pod and marks the infra container not at all).
+"""
 
-from kata.errors import UsageError
+from collections.abc import Mapping
+from enum import StrEnum
 
-_TYPE_KEYS = {
-    "io.kubernetes.cri.container-type": "io.kubernetes.cri.sandbox-id",
-    "io.kubernetes.cri-o.ContainerType": "io.kubernetes.cri-o.SandboxID",
-    "io.kubernetes.docker.type": "io.kubernetes.sandbox.id",
-}
-_SANDBOX_TYPES = ("sandbox", "podsandbox")
-
-
-class Place(NamedTuple):
-    """The sandbox of a container, and whether it is there already (the container is not the pod's first)."""
-
-    sandbox: str
-    joins: bool
+_TYPE_KEYS = ("io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType", "io.kubernetes.docker.type")
+_ID_KEYS = ("io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID", "io.kubernetes.sandbox.id")
 
 
-def find_place(spec: dict[str, Any], container: str) -> Place:
-    """Return the sandbox that a container's annotations name; without any the container is alone in one of its own.
+class Role(StrEnum):
+    """A container's part in its pod, in the words that the guest's agent is told."""
 
-    Raise UsageError on a member of a pod that does not say of which.
-    """
-    annotations = spec.get("annotations") or {}
-    for type_key, id_key in _TYPE_KEYS.items():
-        kind = annotations.get(type_key)
-        if kind in _SANDBOX_TYPES:
-            return Place(container, joins=False)
-        if kind == "container":
-            sandbox = annotations.get(id_key)
-            if not sandbox:
-                raise UsageError(f"container {container} is of a pod by annotation {type_key}, but {id_key} is missing")
-            return Place(sandbox, joins=True)
-    return Place(container, joins=False)
+    SANDBOX = "pod_sandbox"
+    MEMBER = "pod_container"
+    SINGLE = "single_container"
+
+
+_ROLES = {"sandbox": Role.SANDBOX, "podsandbox": Role.SANDBOX, "container": Role.MEMBER}
+
+
+def find_role(annotations: Mapping[str, str]) -> Role:
+    """Return the role that the annotations give; without any, the container stands alone."""
+    for key in _TYPE_KEYS:
+        if key in annotations:
+            return _ROLES.get(annotations[key], Role.SINGLE)
+    return Role.SINGLE
+
+
+def find_sandbox_id(annotations: Mapping[str, str], container_id: str) -> str:
+    """Return the id of the sandbox that a container belongs to: its own id unless it is a member of a pod."""
+    if find_role(annotations) is Role.MEMBER:
+        for key in _ID_KEYS:
+            if annotations.get(key):
+                return annotations[key]
+    return container_id
