@@ -1,4 +1,4 @@
-"""A ttrpc client that blocks: for short-lived commands, where importing asyncio would cost more than the call itself."""
+"""A ttrpc client that blocks: for short-lived commands, where importing asyncio costs more than the call itself."""
 
 import os
 import socket
