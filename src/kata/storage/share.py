@@ -141,9 +141,7 @@ class Share:
 
 
 def remove_mount_points(directory: str) -> None:
-    """Remove a tree of empty files and directories; whatever holds data or a mount stays. For a sandbox that is
-    gone.
-    """
+    """Remove a tree of empty files and directories of a sandbox that is gone; whatever holds data stays."""
     if list_mounts(directory):
         raise HostError(f"{directory} still has mounts, so nothing in it is removed")
     for folder, _, files in os.walk(directory, topdown=False):

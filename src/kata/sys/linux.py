@@ -29,12 +29,12 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
-AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 OPEN_TREE_CLONE = 0x1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
@@ -101,11 +101,11 @@ def open_tree(directory: int, path: str, flags: int) -> int:
     return _check(_libc.syscall(ctypes.c_long(_SYS_OPEN_TREE), *arguments), "open_tree", path)
 
 
-def move_mount(tree: int, directory: int, target: str) -> None:
-    """move_mount(2) of a detached tree to a path."""
-    source = (ctypes.c_int(tree), b"")
-    place = (ctypes.c_int(directory), os.fsencode(target), ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH))
-    _check(_libc.syscall(ctypes.c_long(_SYS_MOVE_MOUNT), *source, *place), "move_mount", target)
+def move_mount(tree: int, place: int) -> None:
+    """move_mount(2) of a detached tree onto what an O_PATH descriptor shows."""
+    flags = ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+    result = _libc.syscall(ctypes.c_long(_SYS_MOVE_MOUNT), ctypes.c_int(tree), b"", ctypes.c_int(place), b"", flags)
+    _check(result, "move_mount")
 
 
 def mount_setattr(tree: int, *, enable: int = 0, propagation: int = 0, recursive: bool = True) -> None:

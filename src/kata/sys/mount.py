@@ -79,7 +79,7 @@ def bind_tree(source: int, target: int, *, readonly: bool, propagation: int = li
     tree = linux.open_tree(source, "", flags)
     try:
         linux.mount_setattr(tree, enable=linux.MOUNT_ATTR_RDONLY if readonly else 0, propagation=propagation)
-        linux.move_mount(tree, linux.AT_FDCWD, f"/proc/self/fd/{target}")
+        linux.move_mount(tree, target)
     finally:
         os.close(tree)
 

@@ -104,6 +104,8 @@ class QemuVm:
             reason = "the guest powered itself off"
         elif cause == "guest-reset":
             reason = "the guest reset itself"
+        elif cause.startswith("host-"):
+            reason = "QEMU was told to end"
         else:
             reason = f"QEMU {ending.describe()}"
         return VmExit(ending.returncode, reason, console, panicked)
