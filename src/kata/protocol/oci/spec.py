@@ -5,13 +5,19 @@ shape and types are checked; an error names the file, the JSON path and what is 
 Source: OCI runtime specification 1.2, config.md and config-linux.md.
 """
 
+from __future__ import annotations
+
 import json
-from collections.abc import Callable
-from typing import Any
 
 from kata.errors import UsageError
 
-Check = Callable[[Any, str], None]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Check = Callable[[Any, str], None]
+
 
 NAMESPACES = ("cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts")
 _INT64 = 1 << 63
