@@ -116,9 +116,9 @@ def delete_container(root: str, record: Record, *, force: bool) -> None:
 def _collect(root: str, record: Record) -> None:
     """Do what the daemon would have done, had it lived: release the sandbox's resources and forget the container."""
     if os.path.exists(find_sandbox_dir(root, record["sandbox"])):
-        from kata.sandbox.collect import collect  # noqa: PLC0415 - only after a crash
+        from kata.sandbox.collect import release_sandbox  # noqa: PLC0415 - only after a crash
 
-        collect(root, dry_run=False)
+        release_sandbox(root, record["sandbox"])
     with contextlib.suppress(FileNotFoundError):
         os.unlink(find_record_path(root, record["id"]))
 

@@ -43,9 +43,7 @@ class Service:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_failure: object) -> None:
         self._client.close()
 
     def call(self, method: str, request: Message, reply: type[Reply], *, timeout: float = CALL_TIMEOUT) -> Reply:

@@ -63,7 +63,5 @@ class RawMode:
         tty.setraw(self._terminal, termios.TCSANOW)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_failure: object) -> None:
         termios.tcsetattr(self._terminal, termios.TCSADRAIN, self._saved)
