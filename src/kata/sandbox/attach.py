@@ -1,7 +1,8 @@
 """Where stand-ins connect: each hands over a process's stdio and waits for its exit code.
 
-Over a SOCK_SEQPACKET socket the stand-in first says `{"container", "exec", "terminal", "pid", "proc"}`, with descriptors as
-SCM_RIGHTS: standard input, output and error, or a terminal; and with `proc` the directory that it has on /proc. Then `{"resize": [rows, columns]}` and `{"signal": n}` as they come. The daemon says `{"exit": n}`, once.
+Over a SOCK_SEQPACKET socket the stand-in first says `{"container", "exec", "terminal", "pid", "proc"}`. With it come
+descriptors as SCM_RIGHTS: standard input, output and error, or a terminal; and with `proc` the directory that it has on
+/proc. Then it says `{"resize": [rows, columns]}` and `{"signal": n}` as they come. The daemon says `{"exit": n}`, once.
 """
 
 import asyncio
