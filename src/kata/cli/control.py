@@ -1,16 +1,22 @@
 """Commands that one call to the daemon does: start, kill, delete, pause, resume."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import signal
 import time
 
 from kata.cli.invocation import Invocation
-from kata.cli.records import Record, find_record_path, find_sandbox_dir, list_records, read_record
+from kata.cli.records import find_record_path, find_sandbox_dir, list_records, read_record
 from kata.cli.service import CREATE_TIMEOUT, ServiceGoneError, open_service
 from kata.errors import Code, DeadlineError, GuestError, NotFoundError, StateError, UsageError
 from kata.protocol.messages.sandbox import ContainerRequest, DeleteContainerRequest, SignalProcessRequest
 from kata.protocol.messages.types import Empty
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata.cli.records import Record
 
 _LEAVE_TIMEOUT = 30.0
 _LEAVE_PAUSE = 0.02

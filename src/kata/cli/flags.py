@@ -4,9 +4,13 @@ Source: package flag of Go, as `runc` behaves. argparse is not used: importing i
 and it refuses `-name value`.
 """
 
-from collections.abc import Callable, Sequence
+from __future__ import annotations
 
 from kata.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 Value = bool | str | int | float | list[str] | None
 """What a flag may hold. A flag that was not given holds its kind's empty value, a number None."""

@@ -4,15 +4,20 @@ Engines run it several times per container, so a command imports only what it us
 This is one of the two places where errors end: here they become a log line and an exit code.
 """
 
+from __future__ import annotations
+
 import os
 import sys
-from collections.abc import Callable, Sequence
 
 from kata.cli.commands import COMMANDS, GLOBAL_FLAGS, Command
 from kata.cli.flags import Value, parse_flags
 from kata.cli.invocation import Invocation
 from kata.cli.log import Log
 from kata.errors import KataError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 _UNKNOWN_COMMAND = 3
 _PREFIXED = ("create", "exec", "run")

@@ -8,6 +8,8 @@ process in the guest. It is either forked off by `create` and `exec --detach`, o
 Messages are JSON over SOCK_SEQPACKET, one a packet; kata.sandbox.attach is the other end.
 """
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
 import json
@@ -16,9 +18,12 @@ import select
 import signal
 import socket
 import termios
-from typing import Any, Self
 
 from kata.cli.terminal import read_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
 
 LOST = 255
 """Exit code when the daemon goes away without saying how the process ended."""
