@@ -7,6 +7,7 @@ guest's to enforce; here they would hit the VMM.
 import contextlib
 import os
 import time
+from collections.abc import Callable
 
 _BASE = "/sys/fs/cgroup"
 _REMOVE_TIMEOUT = 5.0
@@ -31,19 +32,16 @@ def list_hierarchies() -> list[str]:
     return [row[1] for row in rows if row[2] in ("cgroup", "cgroup2") and row[1].startswith(_BASE)]
 
 
-def create_cgroup(path: str) -> list[str]:
-    """Create the cgroup in every hierarchy and return the directories that were not there before, parents first."""
-    made = []
+def create_cgroup(path: str, before: Callable[[str], None]) -> None:
+    """Create the cgroup in every hierarchy. `before` is told each directory that is about to be made, parents first."""
     for hierarchy in list_hierarchies():
         directory = hierarchy
         for part in translate_path(path).split("/"):
             directory = f"{directory}/{part}"
             if not os.path.exists(directory):
+                before(directory)
                 os.mkdir(directory)
-                made.append(directory)
-    for directory in made:
-        _copy_cpuset(directory)
-    return made
+                _copy_cpuset(directory)
 
 
 def _copy_cpuset(directory: str) -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from kata.errors import Code, GuestError
 from kata.protocol.messages import agent as wire
-from kata.protocol.messages import health
+from kata.protocol.messages import health, inspect
 from kata.protocol.messages.types import Empty
 from kata.protocol.protobuf import Message
 from kata.transport.ttrpc import Client
@@ -103,6 +103,13 @@ class Guest:
     async def wait_oom(self) -> str:
         """Wait for the next container that ran out of memory, and return its id."""
         return (await self._call("GetOOMEvent", wire.GetOOMEventRequest(), wire.OOMEvent, timeout=None)).container_id
+
+    async def list_processes(self, container: str) -> list[inspect.ProcessInfo]:
+        """Return the container's processes. Only this project's agent can tell; another answers UNIMPLEMENTED."""
+        request = inspect.ListProcessesRequest(container_id=container)
+        reply = inspect.ListProcessesResponse
+        answer = await self.client.call(inspect.SERVICE, "ListProcesses", request, reply, timeout=REQUEST_TIMEOUT)
+        return answer.processes
 
     async def read_metrics(self) -> str:
         return (await self._call("GetMetrics", wire.GetMetricsRequest(), wire.Metrics)).metrics

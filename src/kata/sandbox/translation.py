@@ -13,6 +13,7 @@ from kata.errors import UnsupportedError, UsageError
 from kata.protocol.messages import oci
 from kata.protocol.messages.agent import Storage
 from kata.protocol.oci.document import load_message
+from kata.protocol.oci.pod import find_role
 
 GUEST_SHARE = "/run/kata-containers/shared/containers"
 GUEST_SHM = "/run/kata-containers/sandbox/shm"
@@ -40,11 +41,10 @@ class Translation:
     sandbox_pidns: bool
 
 
-def translate_spec(document: dict[str, Any], container: str, bundle: str, container_type: str) -> Translation:
-    """Translate `document`, the config.json of `bundle`.
+def translate_spec(document: dict[str, Any], container: str, bundle: str) -> Translation:
+    """Translate `document`, the config.json of `bundle`, of the container with the id `container`.
 
-    `container_type` is `pod_sandbox`, `pod_container` or `single_container`. Raise UsageError for a malformed spec and
-    UnsupportedError for what a VM cannot do.
+    Raise UsageError for a malformed spec and UnsupportedError for what a VM cannot do.
     """
     spec = load_message(oci.Spec, document, "config.json")
     if spec.Root is None or spec.Process is None:
@@ -52,7 +52,10 @@ def translate_spec(document: dict[str, Any], container: str, bundle: str, contai
     shared = [Shared(os.path.join(bundle, spec.Root.Path), f"{container}/rootfs", readonly=False)]
     spec.Root.Path = f"{GUEST_SHARE}/{container}/rootfs"
     spec.Mounts = [_translate_mount(mount, container, shared) for mount in spec.Mounts]
-    spec.Annotations = spec.Annotations | {_CONTAINER_TYPE: container_type, _BUNDLE_PATH: bundle}
+    spec.Annotations = spec.Annotations | {
+        _CONTAINER_TYPE: find_role(spec.Annotations).value,
+        _BUNDLE_PATH: bundle,
+    }
     if spec.Hooks is not None:
         spec.Hooks = oci.Hooks(StartContainer=spec.Hooks.StartContainer)
     spec.Process.ApparmorProfile = spec.Process.SelinuxLabel = ""

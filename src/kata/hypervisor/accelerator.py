@@ -1,0 +1,130 @@
+"""Which accelerator a VM gets: KVM when it is there and fast, else QEMU's TCG.
+
+`/dev/kvm` may open, create VMs and still run them in emulation, tens of times slower than TCG. So it is measured, once
+a boot, by `kata.hypervisor.kvmprobe`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from kata.errors import ConfigError, UnsupportedError
+from kata.sys.process import read_boot_id
+
+Accelerator = Literal["kvm", "tcg"]
+
+SLOWEST_KVM = 100e6
+"""Instructions a second below which KVM is taken to be emulated. Hardware, nested too, does more than 500 million in
+the probe's loop; emulations seen did 2 million; TCG itself reaches a few hundred million."""
+
+_CACHE = "accelerator.json"
+_PROBE = "import sys; sys.path.insert(0, sys.argv[1]); from kata.hypervisor.kvmprobe import main; sys.exit(main())"
+
+
+@dataclass(frozen=True, slots=True)
+class AcceleratorReport:
+    """The decision and why, as a sentence. `speed` is KVM's, in instructions a second; 0 when it does not run."""
+
+    accelerator: Accelerator
+    reason: str
+    speed: float = 0.0
+
+    @property
+    def warning(self) -> str | None:
+        """What the operator should be told, if anything."""
+        if self.accelerator == "kvm":
+            return None
+        return f"{self.reason}, so VMs run in emulation (TCG) and are slow"
+
+
+def probe_accelerator(*, device: str = "/dev/kvm", timeout: float = 3.0) -> AcceleratorReport:
+    """Measure now. Takes 20 to 100 ms of guest time on working KVM, `timeout` seconds at most."""
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        return AcceleratorReport("tcg", f"{device} does not exist")
+    except OSError as error:
+        return AcceleratorReport("tcg", f"{device} cannot be opened ({error.strerror})")
+    if os.uname().machine != "x86_64":
+        return AcceleratorReport("kvm", f"{device} opens; its speed is measured on x86-64 only")
+    return judge_answer(_run_probe(timeout))
+
+
+def _run_probe(timeout: float) -> dict[str, object]:
+    folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    argv = [sys.executable, "-I", "-S", "-c", _PROBE, folder]
+    try:
+        done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        return {"error": f"a tiny guest did not halt within {timeout:g} s"}
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        return {"error": f"the probe ended with status {done.returncode}"}
+    return answer if isinstance(answer, dict) else {"error": "the probe gave no answer"}
+
+
+def judge_answer(answer: dict[str, object]) -> AcceleratorReport:
+    """Decide from what the probe printed."""
+    speed = answer.get("speed")
+    if not isinstance(speed, int | float) or isinstance(speed, bool):
+        return AcceleratorReport("tcg", f"KVM runs no guest ({answer.get('error', 'no answer')})")
+    millions = f"{speed / 1e6:.1f} million instructions a second"
+    if speed < SLOWEST_KVM:
+        return AcceleratorReport("tcg", f"KVM runs only {millions}", float(speed))
+    return AcceleratorReport("kvm", f"KVM runs {millions}", float(speed))
+
+
+def find_accelerator(state_directory: str | None) -> AcceleratorReport:
+    """The report of this boot, measured on first use and kept in the directory (None: measured each time)."""
+    if state_directory is None:
+        return probe_accelerator()
+    path = os.path.join(state_directory, _CACHE)
+    key = _describe_circumstances()
+    try:
+        with open(path, encoding="utf-8") as file:
+            kept = json.load(file)
+        if kept["key"] == key and kept["accelerator"] in {"kvm", "tcg"}:
+            return AcceleratorReport(kept["accelerator"], str(kept["reason"]), float(kept["speed"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # absent, half written or of another version: measure
+    report = probe_accelerator()
+    content = {"key": key, "accelerator": report.accelerator, "reason": report.reason, "speed": report.speed}
+    # A directory that cannot be written costs the next start a measurement, and is no reason to fail this one.
+    with suppress(OSError):
+        os.makedirs(state_directory, mode=0o700, exist_ok=True)
+        fresh = f"{path}.{os.getpid()}"
+        with open(fresh, "w", encoding="utf-8") as file:
+            json.dump(content, file)
+        os.replace(fresh, path)
+    return report
+
+
+def _describe_circumstances() -> str:
+    """What the answer depends on: this boot, who asks, and the device (it may get fixed without a reboot)."""
+    try:
+        status = os.stat("/dev/kvm")
+        device = f"{status.st_rdev}:{status.st_mode:o}:{status.st_uid}:{status.st_gid}:{status.st_ctime_ns}"
+    except OSError:
+        device = "none"
+    return f"{read_boot_id()} {os.geteuid()} {device}"
+
+
+def choose_accelerator(wanted: str, state_directory: str | None) -> AcceleratorReport:
+    """Decide by the configuration: `auto`, `kvm` or `tcg`.
+
+    Raise UnsupportedError when KVM is demanded and useless: a guest that takes an hour to boot only looks like a hang.
+    """
+    if wanted == "tcg":
+        return AcceleratorReport("tcg", "the configuration asks for TCG")
+    if wanted not in {"auto", "kvm"}:
+        raise ConfigError(f"accelerator {wanted!r} is unknown", hint="one of: auto, kvm, tcg")
+    report = find_accelerator(state_directory)
+    if wanted == "auto" or report.accelerator == "kvm":
+        return report
+    hint = 'set accelerator = "auto" to fall back to emulation'
+    raise UnsupportedError(f"accelerator kvm was asked for, but {report.reason}", hint=hint)

@@ -1,0 +1,115 @@
+"""What every hypervisor driver offers. The sandbox asks capabilities, never a driver's name."""
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from kata.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kata.hypervisor.spec import BlockDevice, NetDevice, PciAddress, VfioDevice, VmSpec, VmState
+
+Channel = Literal["vsock", "hybrid-vsock", "vport"]
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a driver can do on this machine. `channels` are ways to talk to the agent, the best first."""
+
+    channels: tuple[Channel, ...]
+    accelerator: str
+    fs_share: bool = False
+    block_hotplug: bool = False
+    net_hotplug: bool = False
+    vfio: bool = False
+    multi_queue: bool = False
+    pause: bool = False
+    balloon: bool = False
+    template: bool = False
+    vcpu_hotplug: bool = False
+    memory_hotplug: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VmExit:
+    """Why a VM is no more. `returncode` is the VMM's (minus a signal's number); `reason` is a sentence."""
+
+    returncode: int
+    reason: str
+    console: str
+    """The end of what the guest wrote to its console."""
+    panicked: bool = False
+
+
+class Vm(Protocol):
+    """A VM that was started. `pid` and `start_ticks` name the VMM's process for whoever must kill it after a crash."""
+
+    pid: int
+    start_ticks: int
+
+    async def wait_exit(self) -> VmExit:
+        """Wait until the VMM has ended, whoever ended it."""
+
+    async def query_state(self) -> "VmState":
+        """Whether the vCPUs run."""
+
+    async def pause(self) -> None:
+        """Stop the vCPUs."""
+
+    async def resume(self) -> None:
+        """Run the vCPUs."""
+
+    async def stop(self, *, timeout: float) -> VmExit:
+        """End the VMM: politely for `timeout` seconds, then by force; release what it held. May be repeated."""
+
+    async def list_vcpu_threads(self) -> dict[int, int]:
+        """Host thread ids by vCPU index."""
+
+    async def plug_block(self, device: "BlockDevice") -> "PciAddress":
+        """Add a disk to the running VM."""
+
+    async def plug_net(self, device: "NetDevice") -> "PciAddress":
+        """Add a network card to the running VM."""
+
+    async def plug_vfio(self, device: "VfioDevice") -> "PciAddress":
+        """Add a host's PCI device to the running VM."""
+
+    async def unplug(self, device_id: str, *, timeout: float = 10.0) -> None:
+        """Take out a device that was plugged in, waiting for the guest to let go of it."""
+
+    def read_console(self) -> str:
+        """The end of what the guest wrote to its console until now."""
+
+
+class Hypervisor(Protocol):
+    """A driver."""
+
+    name: str
+
+    def find_capabilities(self) -> Capabilities:
+        """What it can do here."""
+
+    async def start(self, spec: "VmSpec", *, timeout: float) -> Vm:
+        """Start a VM; nothing is left behind when it fails.
+
+        Raise StartError with phase `hypervisor`, the VMM's last words and the end of the console; UnsupportedError for
+        what the capabilities exclude.
+        """
+
+
+# Modules by name, not classes: a driver is imported when it is asked for.
+_DRIVERS = {"qemu": "kata.hypervisor.qemu.driver"}
+
+
+def list_drivers() -> list[str]:
+    """Names that `find_driver` knows."""
+    return sorted(_DRIVERS)
+
+
+def import_driver(name: str) -> object:
+    """The module of a driver. Its `open_hypervisor(settings, …)` makes a `Hypervisor`."""
+    try:
+        return importlib.import_module(_DRIVERS[name])
+    except KeyError as error:
+        known = ", ".join(list_drivers())
+        raise ConfigError(f"no hypervisor is called {name!r}", hint=f"one of: {known}") from error

@@ -1,0 +1,242 @@
+"""QEMU's command line from a VM's description. Pure: the same spec, machine and descriptors give the same list.
+
+Options are those of QEMU 7.2's qemu-system(1). Nothing is created that the guest does not use: no default devices, no
+firmware tables for hardware that is not there. Everything the VMM would open by path comes as a descriptor, because its
+user may open nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from kata.errors import ConfigError
+from kata.hypervisor.accelerator import Accelerator
+from kata.hypervisor.spec import (
+    Balloon,
+    BlockDevice,
+    Device,
+    NetDevice,
+    Rng,
+    SerialPort,
+    SharedFs,
+    VfioDevice,
+    VmSpec,
+    Vsock,
+)
+
+FIRST_PORT_SLOT = 0x10
+LAST_PORT_SLOT = 0x1E  # 0x1f is the ISA bridge
+MOST_PORTS = LAST_PORT_SLOT - FIRST_PORT_SLOT + 1
+
+SECCOMP = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+# Turning off what costs start-up time or attack surface and is in no container's way.
+_MACHINE_OFF = ("hpet", "sata", "smbus", "usb", "graphics", "vmport", "dump-guest-core")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What depends on the host, not on the VM. `tb_size` is TCG's cache of translated code, in MiB."""
+
+    binary: str
+    accelerator: Accelerator
+    kind: str = "q35"
+    cpu: str = ""
+    tb_size: int = 128
+    firmware: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptors:
+    """The descriptors that the VMM inherits. `console` and `qmp` are connected sockets.
+
+    `disks` has one for every `BlockDevice.id`, `ports` a listening socket for every `SerialPort.name`.
+    """
+
+    qmp: int
+    console: int
+    kernel: int
+    initrd: int | None = None
+    image: int | None = None
+    disks: Mapping[str, int] = field(default_factory=dict)
+    ports: Mapping[str, int] = field(default_factory=dict)
+
+
+def format_option(head: str, properties: Mapping[str, object]) -> str:
+    """`head,key=value,…` with commas in values doubled, as QEMU's option parser wants them. None leaves a key out."""
+    parts = [head] if head else []
+    for key, value in properties.items():
+        if value is None:
+            continue
+        text = ("on" if value else "off") if isinstance(value, bool) else str(value)
+        parts.append(f"{key}={text.replace(',', ',,')}")
+    return ",".join(parts)
+
+
+def build_arguments(spec: VmSpec, machine: Machine, descriptors: Descriptors) -> list[str]:
+    """The whole command line, the binary first. Raise ConfigError for a spec that no QEMU can be given."""
+    _check(spec)
+    return [
+        machine.binary,
+        *("-name", format_option("", {"guest": f"sandbox-{spec.id}", "debug-threads": True})),
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none", "-vga", "none"),
+        *("-sandbox", SECCOMP),
+        *_describe_machine(spec, machine),
+        *_describe_boot(spec, machine, descriptors),
+        *_describe_wires(descriptors),
+        *_describe_ports(spec),
+        *_describe_devices(spec, descriptors),
+        *(("-S",) if spec.paused else ()),
+    ]
+
+
+def list_borrowed_descriptors(spec: VmSpec) -> list[int]:
+    """Descriptors that the devices of a spec lend to the VMM."""
+    lent: list[int] = []
+    for device in spec.devices:
+        match device:
+            case NetDevice():
+                lent += [*device.taps, *device.vhost]
+            case SharedFs():
+                lent.append(device.socket)
+            case Vsock():
+                lent.append(device.vhost)
+            case _:
+                pass
+    return lent
+
+
+def _check(spec: VmSpec) -> None:
+    if spec.vcpus < 1 or (spec.max_vcpus and spec.max_vcpus < spec.vcpus):
+        raise ConfigError(f"sandbox {spec.id} cannot have {spec.vcpus} vCPUs of at most {spec.max_vcpus}")
+    if spec.memory_mib < 1 or (spec.max_memory_mib and spec.max_memory_mib < spec.memory_mib):
+        raise ConfigError(f"sandbox {spec.id} cannot have {spec.memory_mib} MiB of at most {spec.max_memory_mib} MiB")
+    if not 0 <= spec.hotplug_ports <= MOST_PORTS:
+        raise ConfigError(
+            f"sandbox {spec.id} cannot have {spec.hotplug_ports} hot-plug ports", hint=f"0 to {MOST_PORTS}"
+        )
+    if spec.image and spec.initrd:
+        raise ConfigError(f"sandbox {spec.id} has both an image and an initrd", hint="set one of them")
+
+
+def _describe_machine(spec: VmSpec, machine: Machine) -> Iterator[str]:
+    yield "-machine"
+    yield format_option(machine.kind, {"memory-backend": "ram", **dict.fromkeys(_MACHINE_OFF, False)})
+    yield "-accel"
+    if machine.accelerator == "kvm":
+        yield "kvm"
+        yield from ("-cpu", machine.cpu or "host,pmu=off")
+        # The guest keeps time by kvmclock; ticks that were lost need no replay.
+        yield from ("-global", "kvm-pit.lost_tick_policy=discard")
+    else:
+        yield format_option("tcg", {"thread": "multi", "tb-size": machine.tb_size})
+        # Five-level page tables make every walk of the emulated TLB longer.
+        yield from ("-cpu", machine.cpu or "max,la57=off")
+    yield from ("-smp", format_option(str(spec.vcpus), {"maxcpus": spec.max_vcpus or None}))
+    maximum = f"{spec.max_memory_mib}M" if spec.max_memory_mib > spec.memory_mib else None
+    yield from ("-m", format_option("", {"size": f"{spec.memory_mib}M", "slots": maximum and 4, "maxmem": maximum}))
+    # Shared, because vhost-user daemons map the guest's memory.
+    yield from (
+        "-object",
+        format_option("memory-backend-memfd", {"id": "ram", "size": f"{spec.memory_mib}M", "share": True}),
+    )
+    yield from ("-rtc", "base=utc,clock=host")
+
+
+def _describe_boot(spec: VmSpec, machine: Machine, descriptors: Descriptors) -> Iterator[str]:
+    if machine.firmware:
+        yield from ("-bios", machine.firmware)
+    yield from ("-kernel", f"/proc/self/fd/{descriptors.kernel}")
+    if descriptors.initrd is not None:
+        yield from ("-initrd", f"/proc/self/fd/{descriptors.initrd}")
+    yield from ("-append", " ".join(spec.kernel_parameters))
+
+
+def _describe_wires(descriptors: Descriptors) -> Iterator[str]:
+    """Control and console. Both are sockets that are connected already, so nothing waits for a path to appear."""
+    yield from ("-chardev", format_option("socket", {"id": "qmp", "fd": descriptors.qmp}))
+    yield from ("-mon", "chardev=qmp,mode=control")
+    yield from ("-chardev", format_option("socket", {"id": "console", "fd": descriptors.console}))
+    yield from ("-device", "isa-serial,chardev=console")
+
+
+def _describe_ports(spec: VmSpec) -> Iterator[str]:
+    """Root ports to plug devices into later: a PCIe root bus itself takes none while the VM runs."""
+    for index in range(spec.hotplug_ports):
+        slot = f"{FIRST_PORT_SLOT + index:#x}"
+        port = {"id": f"rp{index}", "bus": "pcie.0", "addr": slot, "chassis": index + 1, "io-reserve": 0}
+        yield from ("-device", format_option("pcie-root-port", port))
+
+
+def _describe_devices(spec: VmSpec, descriptors: Descriptors) -> Iterator[str]:
+    sets = 0
+    if descriptors.image is not None:
+        sets += 1
+        yield from _describe_disk("image", descriptors.image, sets, BlockDevice("image", "", readonly=True))
+    serial = [device for device in spec.devices if isinstance(device, SerialPort)]
+    if serial:
+        # Port 0 is reserved for a console, so names begin at 1.
+        yield from ("-device", f"virtio-serial-pci,id=vserial,max_ports={len(serial) + 1},disable-legacy=on")
+    for index, port in enumerate(serial):
+        listening = {"id": f"port{index}", "fd": descriptors.ports[port.name], "server": True, "wait": False}
+        yield from ("-chardev", format_option("socket", listening))
+        named = {"bus": "vserial.0", "nr": index + 1, "chardev": f"port{index}", "name": port.name}
+        yield from ("-device", format_option("virtserialport", named))
+    for index, device in enumerate(device for device in spec.devices if not isinstance(device, SerialPort)):
+        if isinstance(device, BlockDevice):
+            sets += 1
+            yield from _describe_disk(f"disk{index}", descriptors.disks[device.id], sets, device)
+        else:
+            yield from _describe_device(index, device)
+
+
+def _describe_disk(node: str, descriptor: int, number: int, device: BlockDevice) -> Iterator[str]:
+    yield from ("-add-fd", format_option("", {"fd": descriptor, "set": number}))
+    backend = {"node-name": node, "filename": f"/dev/fdset/{number}", "read-only": device.readonly}
+    # The descriptor is ours, so a lock would keep out nobody but other sandboxes of the same read-only image.
+    yield from ("-blockdev", format_option("driver=file", {**backend, "locking": "off", "cache.direct": device.direct}))
+    yield from ("-device", format_option("virtio-blk-pci", describe_disk_frontend(node, device)))
+
+
+def describe_disk_frontend(node: str, device: BlockDevice) -> dict[str, object]:
+    """Properties of a virtio disk on a block node. The guest reads 20 characters of serial at most."""
+    return {"id": f"dev-{node}", "drive": node, "serial": device.id[:20], "disable-legacy": "on"}
+
+
+def describe_net_frontend(name: str, device: NetDevice) -> dict[str, object]:
+    """Properties of a virtio network card on the netdev of this name. No boot ROM: nobody boots from the network."""
+    queues = len(device.taps)
+    many: dict[str, object] = {"mq": True, "vectors": 2 * queues + 2} if queues > 1 else {}
+    mtu: dict[str, object] = {"host_mtu": device.mtu} if device.mtu else {}
+    front: dict[str, object] = {"id": f"dev-{name}", "netdev": name, "mac": device.mac, "disable-legacy": "on"}
+    return {**front, "romfile": "", **many, **mtu}
+
+
+def _describe_device(index: int, device: Device) -> Iterator[str]:
+    match device:
+        case NetDevice():
+            name = f"net{index}"
+            taps = ":".join(str(descriptor) for descriptor in device.taps)
+            vhosts = ":".join(str(descriptor) for descriptor in device.vhost)
+            # A single descriptor has an option of its own; the plural ones are for queues.
+            one, many = ("fd", "vhostfd") if len(device.taps) == 1 else ("fds", "vhostfds")
+            backend = {"id": name, one: taps, "vhost": True if vhosts else None, many: vhosts or None}
+            yield from ("-netdev", format_option("tap", backend))
+            yield from ("-device", format_option("virtio-net-pci", describe_net_frontend(name, device)))
+        case SharedFs():
+            name = f"fs{index}"
+            yield from ("-chardev", format_option("socket", {"id": name, "fd": device.socket}))
+            front = {"chardev": name, "tag": device.tag, "queue-size": device.queue_size}
+            yield from ("-device", format_option("vhost-user-fs-pci", front))
+        case Vsock():
+            front = {"vhostfd": device.vhost, "guest-cid": device.cid, "disable-legacy": "on"}
+            yield from ("-device", format_option("vhost-vsock-pci", front))
+        case Rng():
+            yield from ("-object", f"rng-builtin,id=rng{index}")
+            yield from ("-device", f"virtio-rng-pci,rng=rng{index},disable-legacy=on")
+        case Balloon():
+            yield from ("-device", "virtio-balloon-pci,free-page-reporting=on,disable-legacy=on")
+        case VfioDevice():
+            yield from ("-device", format_option("vfio-pci", {"id": f"dev-{device.id}", "host": device.address}))
+        case _:
+            raise AssertionError(device)

@@ -1,0 +1,173 @@
+"""The QEMU driver: opens what a VM needs, starts QEMU confined, and waits for its first word."""
+
+import os
+import socket
+import stat
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+
+from kata.errors import ConfigError, KataError, StartError
+from kata.hypervisor.accelerator import AcceleratorReport, choose_accelerator
+from kata.hypervisor.driver import Capabilities
+from kata.hypervisor.qemu.arguments import Descriptors, Machine, build_arguments, list_borrowed_descriptors
+from kata.hypervisor.qemu.binary import QemuBinary, find_binary
+from kata.hypervisor.qemu.confinement import confine
+from kata.hypervisor.qemu.vm import QemuVm
+from kata.hypervisor.spec import BlockDevice, SerialPort, VmSpec
+from kata.sys.unixsocket import listen_unix
+from kata.transport.boundedlog import BoundedLog
+from kata.transport.child import start_child
+from kata.transport.qmp import QmpSession
+
+_CONSOLE_LOG = "console.log"
+_VMM_LOG = "qemu.log"
+_EMPTY = "empty"
+
+
+@dataclass(frozen=True, slots=True)
+class QemuSettings:
+    """What an operator may set. Empty strings leave the choice to the driver."""
+
+    path: str = "qemu-system-x86_64"
+    accelerator: str = "auto"
+    machine: str = "q35"
+    cpu: str = ""
+    firmware: str = ""
+    tb_size: int = 128
+    console_limit: int = 1 << 20
+    """Bytes of the guest's console that are kept, and of QEMU's own words."""
+
+
+class Qemu:
+    """The driver. Making one probes the machine; that is cached in the state directory."""
+
+    name = "qemu"
+
+    def __init__(self, settings: QemuSettings, state_directory: str | None) -> None:
+        self.settings = settings
+        self.binary: QemuBinary = find_binary(settings.path, state_directory)
+        self.acceleration: AcceleratorReport = choose_accelerator(settings.accelerator, state_directory)
+
+    def find_capabilities(self) -> Capabilities:
+        return Capabilities(
+            channels=("vsock", "vport"),
+            accelerator=self.acceleration.accelerator,
+            fs_share=True,
+            block_hotplug=True,
+            net_hotplug=True,
+            vfio=True,
+            multi_queue=True,
+            pause=True,
+            balloon=True,
+        )
+
+    async def start(self, spec: VmSpec, *, timeout: float = 30.0) -> QemuVm:
+        loop_console, vmm_console = socket.socketpair()
+        control, vmm_control = socket.socketpair()
+        with ExitStack() as temporary, ExitStack() as undo:
+            # The VMM's ends: inherited by it, of no use to us afterwards.
+            temporary.callback(vmm_console.close)
+            temporary.callback(vmm_control.close)
+            undo.callback(loop_console.close)
+            undo.callback(control.close)
+            descriptors = self._open_everything(spec, temporary, undo, vmm_control.fileno(), vmm_console.fileno())
+            empty = os.path.join(spec.directory, _EMPTY)
+            with suppress(FileExistsError):
+                os.mkdir(empty, 0o555)
+            undo.callback(_remove_directory, empty)
+            settings = self.settings
+            machine = Machine(
+                self.binary.path,
+                self.acceleration.accelerator,
+                kind=settings.machine,
+                cpu=settings.cpu,
+                tb_size=settings.tb_size,
+                firmware=settings.firmware,
+            )
+            arguments = build_arguments(spec, machine, descriptors)
+            argv = confine(arguments, spec.id, machine.accelerator)
+            log = BoundedLog(os.path.join(spec.directory, _VMM_LOG), limit=settings.console_limit)
+            undo.callback(log.close)
+            inherited = _list_descriptors(spec, descriptors)
+            child = start_child(f"QEMU of sandbox {spec.id}", argv, descriptors=inherited, cwd=empty, log=log)
+            console = BoundedLog(os.path.join(spec.directory, _CONSOLE_LOG), limit=settings.console_limit)
+            undo.callback(console.close)
+            session = QmpSession(control)
+            vm = QemuVm(spec, child, session, loop_console, console, undo.pop_all())
+            temporary.close()
+        try:
+            await vm.open_session(timeout=timeout)
+        except BaseException as error:
+            # Cancelled or failed: the VM is nobody's, so it goes, and what it said goes into the error.
+            ending = await vm.stop(timeout=0)
+            if isinstance(error, KataError):
+                reason = ending.reason if vm.ended_by_itself else str(error)
+                raise StartError("hypervisor", reason, console=ending.console) from error
+            raise
+        return vm
+
+    def _open_everything(
+        self, spec: VmSpec, temporary: ExitStack, undo: ExitStack, qmp: int, console: int
+    ) -> Descriptors:
+        """Open files for QEMU and bind its sockets. Descriptors go with `temporary`, paths with `undo`."""
+
+        def opened(path: str, flags: int) -> int:
+            descriptor = _open_for_vmm(spec.id, path, flags)
+            temporary.callback(os.close, descriptor)
+            return descriptor
+
+        ports = {}
+        for port in spec.devices:
+            if isinstance(port, SerialPort):
+                server = listen_unix(port.path)
+                temporary.callback(server.close)
+                undo.callback(_remove_file, port.path)
+                ports[port.name] = server.fileno()
+        return Descriptors(
+            qmp=qmp,
+            console=console,
+            kernel=opened(spec.kernel, os.O_RDONLY),
+            initrd=opened(spec.initrd, os.O_RDONLY) if spec.initrd else None,
+            image=opened(spec.image, os.O_RDONLY) if spec.image else None,
+            disks={
+                device.id: opened(device.path, os.O_RDONLY if device.readonly else os.O_RDWR)
+                for device in spec.devices
+                if isinstance(device, BlockDevice)
+            },
+            ports=ports,
+        )
+
+
+def _open_for_vmm(sandbox_id: str, path: str, flags: int) -> int:
+    """Open a file that QEMU gets. Raise ConfigError naming it."""
+    try:
+        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise ConfigError(f"sandbox {sandbox_id} needs {path}, which cannot be opened: {error.strerror}") from error
+    mode = os.fstat(descriptor).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        os.close(descriptor)
+        raise ConfigError(f"sandbox {sandbox_id} needs {path}, which is neither a file nor a block device")
+    return descriptor
+
+
+def _list_descriptors(spec: VmSpec, descriptors: Descriptors) -> list[int]:
+    """All that QEMU inherits: what was opened here, and what the spec lends."""
+    own = [descriptors.qmp, descriptors.console, descriptors.kernel, descriptors.initrd, descriptors.image]
+    lists = [*descriptors.disks.values(), *descriptors.ports.values(), *list_borrowed_descriptors(spec)]
+    return [descriptor for descriptor in [*own, *lists] if descriptor is not None]
+
+
+def _remove_file(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _remove_directory(path: str) -> None:
+    with suppress(OSError):
+        os.rmdir(path)
+
+
+def open_hypervisor(settings: QemuSettings | None = None, *, state_directory: str | None) -> Qemu:
+    """The driver, after a look at this machine. Raise what `find_binary` and `choose_accelerator` raise."""
+    return Qemu(settings or QemuSettings(), state_directory)

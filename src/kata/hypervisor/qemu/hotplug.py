@@ -1,0 +1,127 @@
+"""Devices that come and go while the VM runs, each in a PCIe root port that was there from the start."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from kata.errors import ConfigError, ExistsError, NotFoundError, StateError
+from kata.hypervisor.qemu.arguments import FIRST_PORT_SLOT, describe_disk_frontend, describe_net_frontend
+from kata.hypervisor.spec import BlockDevice, NetDevice, PciAddress, VfioDevice
+from kata.transport.qmp import QmpSession
+
+
+@dataclass(slots=True)
+class _Plugged:
+    """A device in a port: its name in QEMU, and the commands that take its backend away, last first."""
+
+    port: int
+    name: str
+    undo: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+
+class Hotplug:
+    """The root ports of one VM and what is in them."""
+
+    def __init__(self, session: QmpSession, ports: int) -> None:
+        self._session = session
+        self._free = list(range(ports))
+        self._plugged: dict[str, _Plugged] = {}
+        self._count = 0
+
+    def _reserve(self, device_id: str) -> _Plugged:
+        if device_id in self._plugged:
+            raise ExistsError(f"device {device_id} is plugged in already")
+        if not self._free:
+            hint = "raise pcie_root_port in [hypervisor.qemu]"
+            raise StateError(f"device {device_id} finds no free hot-plug port in its VM", hint=hint)
+        # Names are never used twice: DEVICE_DELETED of an earlier device must not be taken for this one's.
+        self._count += 1
+        plugged = _Plugged(self._free.pop(0), f"hot{self._count}")
+        self._plugged[device_id] = plugged
+        return plugged
+
+    async def _roll_back(self, device_id: str) -> None:
+        plugged = self._plugged.pop(device_id)
+        self._free.append(plugged.port)
+        for command, arguments in reversed(plugged.undo):
+            await self._session.execute(command, arguments)
+
+    async def _add(self, plugged: _Plugged, driver: str, properties: dict[str, object]) -> PciAddress:
+        arguments = {"driver": driver, **properties, "id": f"dev-{plugged.name}", "bus": f"rp{plugged.port}"}
+        await self._session.execute("device_add", arguments)
+        return PciAddress(f"{FIRST_PORT_SLOT + plugged.port:02x}/00")
+
+    async def plug_block(self, device: BlockDevice) -> PciAddress:
+        """Pass the disk's descriptor in, make a block node of it, and a virtio disk on that."""
+        plugged = self._reserve(device.id)
+        try:
+            number = await self._pass_disk(plugged, device)
+            node = {"driver": "file", "node-name": plugged.name, "filename": f"/dev/fdset/{number}", "locking": "off"}
+            cache = {"direct": device.direct}
+            await self._session.execute("blockdev-add", {**node, "read-only": device.readonly, "cache": cache})
+            plugged.undo.append(("blockdev-del", {"node-name": plugged.name}))
+            front = describe_disk_frontend(plugged.name, device)
+            return await self._add(plugged, "virtio-blk-pci", front)
+        except BaseException:
+            await self._roll_back(device.id)
+            raise
+
+    async def _pass_disk(self, plugged: _Plugged, device: BlockDevice) -> int:
+        try:
+            flags = os.O_RDONLY if device.readonly else os.O_RDWR
+            descriptor = os.open(device.path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise ConfigError(f"disk {device.id} at {device.path} cannot be opened: {error.strerror}") from error
+        try:
+            added = await self._session.execute("add-fd", descriptors=(descriptor,))
+        finally:
+            os.close(descriptor)
+        number = int(added["fdset-id"])
+        plugged.undo.append(("remove-fd", {"fdset-id": number}))
+        return number
+
+    async def plug_net(self, device: NetDevice) -> PciAddress:
+        """Pass the queues' descriptors in, make a netdev of them, and a virtio card on that."""
+        plugged = self._reserve(device.id)
+        name = plugged.name
+        taps = [f"{name}-tap{index}" for index in range(len(device.taps))]
+        vhosts = [f"{name}-vhost{index}" for index in range(len(device.vhost))]
+        passed: list[str] = []
+        try:
+            for key, descriptor in zip([*taps, *vhosts], [*device.taps, *device.vhost], strict=True):
+                await self._session.execute("getfd", {"fdname": key}, descriptors=(descriptor,))
+                passed.append(key)
+            backend: dict[str, Any] = {"type": "tap", "id": name, "fds": ":".join(taps)}
+            if vhosts:
+                backend |= {"vhost": True, "vhostfds": ":".join(vhosts)}
+            await self._session.execute("netdev_add", backend)
+            # The netdev has taken them; a name that stays known would be closed under it.
+            passed.clear()
+            plugged.undo.append(("netdev_del", {"id": name}))
+            return await self._add(plugged, "virtio-net-pci", describe_net_frontend(name, device))
+        except BaseException:
+            plugged.undo += [("closefd", {"fdname": key}) for key in passed]
+            await self._roll_back(device.id)
+            raise
+
+    async def plug_vfio(self, device: VfioDevice) -> PciAddress:
+        """Give the VM a host's PCI device. QEMU's user must be allowed to open its VFIO group."""
+        plugged = self._reserve(device.id)
+        try:
+            return await self._add(plugged, "vfio-pci", {"host": device.address})
+        except BaseException:
+            await self._roll_back(device.id)
+            raise
+
+    async def unplug(self, device_id: str, *, timeout: float) -> None:
+        """Ask the guest to let go, wait for it, then take the backend away.
+
+        Raise NotFoundError, or DeadlineError when the guest does not let go; the device is still there then.
+        """
+        plugged = self._plugged.get(device_id)
+        if plugged is None:
+            raise NotFoundError(f"no device {device_id} was plugged in")
+        name = f"dev-{plugged.name}"
+        await self._session.execute("device_del", {"id": name})
+        await self._session.wait_event("DEVICE_DELETED", lambda data: data.get("device") == name, timeout=timeout)
+        await self._roll_back(device_id)

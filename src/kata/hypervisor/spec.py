@@ -1,0 +1,110 @@
+"""What a VM is, in values that name no VMM. A driver turns them into its VMM's language.
+
+Descriptors in a spec are borrowed: the caller opened them, keeps them open until `start` or the hot-plug returned, and
+closes them afterwards. Paths are opened by the driver, so that the VMM itself needs no permission on any path.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDevice:
+    """A disk: an image file or a block device at `path`. `id` is unique in the VM; the guest sees it as the serial."""
+
+    id: str
+    path: str
+    readonly: bool = False
+    direct: bool = False
+    """Bypass the host's page cache (O_DIRECT)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetDevice:
+    """A network card on tap queues. `vhost` holds one /dev/vhost-net descriptor a queue, or nothing."""
+
+    id: str
+    mac: str
+    taps: tuple[int, ...]
+    vhost: tuple[int, ...] = ()
+    mtu: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedFs:
+    """A vhost-user file system. `socket` is a descriptor connected to its daemon."""
+
+    tag: str
+    socket: int
+    queue_size: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Vsock:
+    """Kernel vsock. `vhost` is an open /dev/vhost-vsock with nothing set on it yet."""
+
+    cid: int
+    vhost: int
+
+
+@dataclass(frozen=True, slots=True)
+class SerialPort:
+    """A byte stream that the guest finds by `name`; the driver listens at `path` for the host's side."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rng:
+    """Entropy from the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Balloon:
+    """Gives pages that the guest freed back to the host (free page reporting)."""
+
+
+@dataclass(frozen=True, slots=True)
+class VfioDevice:
+    """A PCI device of the host, by address (`0000:65:00.0`), bound to vfio-pci."""
+
+    id: str
+    address: str
+
+
+Device = BlockDevice | NetDevice | SharedFs | Vsock | SerialPort | Rng | Balloon | VfioDevice
+
+
+@dataclass(frozen=True, slots=True)
+class VmSpec:
+    """A whole VM.
+
+    `directory` is the sandbox's own: the console's log goes there. `image` becomes the first disk (/dev/vda),
+    read-only. `max_vcpus` and `max_memory_mib` of 0 mean: no more than at start. `hotplug_ports` bounds how many
+    devices can be plugged in later. `paused` leaves the vCPUs stopped until `resume`.
+    """
+
+    id: str
+    directory: str
+    kernel: str
+    vcpus: int
+    memory_mib: int
+    image: str | None = None
+    initrd: str | None = None
+    kernel_parameters: tuple[str, ...] = ()
+    max_vcpus: int = 0
+    max_memory_mib: int = 0
+    devices: tuple[Device, ...] = ()
+    hotplug_ports: int = 0
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PciAddress:
+    """Where the guest finds a device: slots from the root bus down, as the agent's protocol writes it (`03/00`)."""
+
+    path: str
+
+
+VmState = Literal["created", "running", "paused", "ended"]

@@ -1,0 +1,101 @@
+"""Mounts: bind, propagation, and what is mounted where."""
+
+import errno
+import os
+from dataclasses import dataclass
+
+from kata.sys import linux
+
+
+@dataclass(frozen=True, slots=True)
+class MountPoint:
+    """One line of /proc/PID/mountinfo, as proc(5) describes it."""
+
+    mount_id: int
+    parent_id: int
+    device: str
+    root: str
+    path: str
+    options: str
+    propagation: tuple[str, ...]
+    fstype: str
+    source: str
+
+
+def parse_mountinfo(text: str) -> list[MountPoint]:
+    """Read mountinfo lines, in the kernel's order (parents before what is mounted on them)."""
+    points = []
+    for line in text.splitlines():
+        fields = line.split(" ")
+        dash = fields.index("-", 6)
+        points.append(
+            MountPoint(
+                mount_id=int(fields[0]),
+                parent_id=int(fields[1]),
+                device=fields[2],
+                root=_unescape(fields[3]),
+                path=_unescape(fields[4]),
+                options=fields[5],
+                propagation=tuple(fields[6:dash]),
+                fstype=fields[dash + 1],
+                source=_unescape(fields[dash + 2]),
+            )
+        )
+    return points
+
+
+def _unescape(field: str) -> str:
+    """Undo the kernel's octal escapes of space, tab, newline, backslash (and '#')."""
+    head, *parts = field.split("\\")
+    return head + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts)
+
+
+def list_mounts(below: str = "/", pid: int | None = None) -> list[MountPoint]:
+    """Mounts at or below a path, in the namespace of a process (ours by default)."""
+    name = "self" if pid is None else str(pid)
+    with open(f"/proc/{name}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        points = parse_mountinfo(file.read())
+    prefix = below.rstrip("/") + "/"
+    return [point for point in points if point.path == below or point.path.startswith(prefix)]
+
+
+def set_propagation(path: str, kind: int, *, recursive: bool = False) -> None:
+    """Make a mount MS_PRIVATE, MS_SLAVE or MS_SHARED."""
+    linux.mount("none", path, flags=kind | (linux.MS_REC if recursive else 0))
+
+
+def bind(source: str, target: str, *, recursive: bool = True) -> None:
+    """Show `source` at `target` too."""
+    linux.mount(source, target, flags=linux.MS_BIND | (linux.MS_REC if recursive else 0))
+
+
+def bind_tree(source: int, target: int, *, readonly: bool, propagation: int = linux.MS_PRIVATE) -> None:
+    """Bind what an O_PATH descriptor shows onto what another one shows, with every mount below it.
+
+    The attributes are set before the tree becomes visible, and read-only reaches the mounts below too; the remount of
+    mount(2) can do neither. Descriptors, not paths: a link put in the way later changes nothing.
+    """
+    flags = linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | linux.AT_EMPTY_PATH | linux.AT_RECURSIVE
+    tree = linux.open_tree(source, "", flags)
+    try:
+        linux.mount_setattr(tree, enable=linux.MOUNT_ATTR_RDONLY if readonly else 0, propagation=propagation)
+        linux.move_mount(tree, target)
+    finally:
+        os.close(tree)
+
+
+def unmount(path: str, *, detach: bool = False) -> bool:
+    """Take the topmost mount off a path. False when there was none. `detach` does not wait for its users."""
+    try:
+        linux.umount2(path, linux.UMOUNT_NOFOLLOW | (linux.MNT_DETACH if detach else 0))
+    except OSError as error:
+        if error.errno in {errno.EINVAL, errno.ENOENT}:
+            return False
+        raise
+    return True
+
+
+def unmount_below(path: str) -> None:
+    """Detach every mount at or below a path, the newest first."""
+    for point in reversed(list_mounts(path)):
+        unmount(point.path, detach=True)
