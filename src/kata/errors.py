@@ -16,8 +16,13 @@ KataError
 Errors become outcomes in two places only: the ttrpc dispatcher (status code) and the command line (exit code).
 """
 
+from __future__ import annotations
+
 from enum import IntEnum
-from typing import ClassVar
+
+TYPE_CHECKING = False  # importing typing costs 5 ms, which each process of each pod would pay
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 class Code(IntEnum):

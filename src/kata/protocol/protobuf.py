@@ -15,14 +15,24 @@ of what Google's runtime and its generated modules take, and the guest needs no 
 Source: https://protobuf.dev/programming-guides/encoding/
 """
 
-from collections.abc import Callable
-from typing import Any, ClassVar, Self, dataclass_transform
+from __future__ import annotations
 
-from kata.errors import ProtocolError
+from kata.errors import ProtocolError, UsageError
+
+TYPE_CHECKING = False  # importing typing costs 5 ms, which each process of each pod would pay
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, ClassVar, Self, dataclass_transform
+else:
+
+    def dataclass_transform(**_: object) -> object:
+        return lambda decorated: decorated
+
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MASK64 = (1 << 64) - 1
 _MAX_DEPTH = 64
+_MAX_TAG = (1 << 32) - 1
 
 
 class Field:
@@ -30,21 +40,30 @@ class Field:
 
     __slots__ = ("kind", "load", "name", "number", "optional", "repeated", "tag", "type", "value", "wire")
 
-    def __init__(self, number: int, kind: str, **more: Any) -> None:
+    def __init__(
+        self,
+        number: int,
+        kind: str,
+        *,
+        repeated: bool = False,
+        optional: bool = False,
+        type: type[Message] | None = None,  # noqa: A002 - what the field is called in the table
+        value: Field | None = None,
+    ) -> None:
         self.number = number
         self.kind = kind
         self.name = ""
-        self.repeated: bool = more.get("repeated", False)
-        self.optional: bool = more.get("optional", False)
-        self.type: type[Message] | None = more.get("type")
-        self.value: Field | None = more.get("value")
-        self.wire = _VARINT if kind in _INTEGERS else _BYTES
-        packed = self.repeated and self.wire == _VARINT
-        self.tag = bytes(_encode_varint(number << 3 | (_BYTES if packed else self.wire)))
-        self.load = _INTEGERS.get(kind)
+        self.repeated = repeated
+        self.optional = optional
+        self.type = type
+        self.value = value
+        self.load = load = _INTEGERS.get(kind)
+        self.wire = _BYTES if load is None else _VARINT
+        tag = number << 3 | (_BYTES if load is None or repeated else _VARINT)
+        self.tag = bytes((tag,)) if tag < 0x80 else bytes(_encode_varint(tag))
 
     def default(self) -> Any:
-        if self.repeated or self.kind == "message" or self.optional:
+        if self.repeated or self.optional:
             return None
         return _DEFAULTS[self.kind]
 
@@ -94,6 +113,7 @@ _DEFAULTS: dict[str, Any] = {
     "uint32": 0,
     "uint64": 0,
     "bool": False,
+    "message": None,
 }
 
 
@@ -127,18 +147,18 @@ def uint64(number: int, *, optional: bool = False) -> Any:
     return Field(number, "uint64", optional=optional)
 
 
-def message(number: int, of: "type[Message]") -> Any:
+def message(number: int, of: type[Message]) -> Any:
     return Field(number, "message", type=of)
 
 
-def repeated(number: int, of: "type[Message] | str") -> Any:
+def repeated(number: int, of: type[Message] | str) -> Any:
     """Declare a list: of messages, or of the scalar kind named (`"string"`, `"uint32"`, …)."""
     if isinstance(of, str):
         return Field(number, of, repeated=True)
     return Field(number, "message", type=of, repeated=True)
 
 
-def string_map(number: int, of: "type[Message] | str") -> Any:
+def string_map(number: int, of: type[Message] | str) -> Any:
     """Declare a map whose keys are strings: to messages, or to the scalar kind named."""
     value = Field(2, of) if isinstance(of, str) else Field(2, "message", type=of)
     return Field(number, "map", value=value, repeated=True)
@@ -154,14 +174,20 @@ class Message:
 
     def __init_subclass__(cls) -> None:
         fields = {}
-        for name, field in list(vars(cls).items()):
-            if isinstance(field, Field):
+        lists = []
+        maps = []
+        for name, field in tuple(cls.__dict__.items()):
+            if type(field) is Field:
                 field.name = name
                 fields[field.number] = field
                 setattr(cls, name, field.default())
+                if field.kind == "map":
+                    maps.append(name)
+                elif field.repeated:
+                    lists.append(name)
         cls.FIELDS = fields
-        cls._lists = tuple(f.name for f in fields.values() if f.repeated and f.kind != "map")
-        cls._maps = tuple(f.name for f in fields.values() if f.kind == "map")
+        cls._lists = tuple(lists)
+        cls._maps = tuple(maps)
 
     def __init__(self, **values: Any) -> None:
         for name in values:
@@ -217,6 +243,8 @@ class Message:
             tag, at = _read_varint(data, at, end)
             wire = tag & 7
             field = fields.get(tag >> 3)
+            if not 8 <= tag <= _MAX_TAG:
+                raise ProtocolError(f"{type(self).__name__} has field number {tag >> 3}")
             if wire == _BYTES:
                 size, at = _read_varint(data, at, end)
                 stop = at + size
@@ -306,7 +334,9 @@ class _Entry(Message):
 
 def _write(out: bytearray, field: Field, value: Any) -> None:
     kind = field.kind
-    if kind in ("string", "message"):
+    if kind == "string":
+        data = _encode_text(field, value)
+    elif kind == "message":
         data = value.encode()
     elif kind == "bytes":
         data = value
@@ -315,6 +345,13 @@ def _write(out: bytearray, field: Field, value: Any) -> None:
         return
     out += _encode_varint(len(data))
     out += data
+
+
+def _encode_text(field: Field, value: str) -> bytes:
+    try:
+        return value.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"field {field.name} holds {value!r}, which UTF-8 cannot carry") from error
 
 
 def _write_list(out: bytearray, field: Field, values: list[Any]) -> None:
@@ -335,7 +372,7 @@ def _write_map(out: bytearray, field: Field, values: dict[str, Any]) -> None:
     assert field.value is not None
     for key, value in values.items():
         entry = bytearray(b"\x0a")
-        name = key.encode()
+        name = _encode_text(field, key)
         entry += _encode_varint(len(name))
         entry += name
         entry += field.value.tag

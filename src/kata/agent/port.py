@@ -1,0 +1,180 @@
+"""Virtio-serial ports: byte streams to the host that outlive their peers.
+
+The host names a port `kata.vport.N`. A port is a device, not a connection: it is there without a host at the other
+end, then reads give nothing at once and poll says HUP for ever, and it comes back when a host connects again.
+"""
+
+import asyncio
+import errno
+import os
+import select
+from collections.abc import Callable
+
+from kata.errors import HostError
+
+_SYSFS = "/sys/class/virtio-ports"
+_READ = 1 << 18
+_LOOK_AGAIN = 1.0  # seconds
+
+
+def find_port(number: int) -> str:
+    """The device node of a logical port. Raise HostError when the VM has none."""
+    wanted = f"kata.vport.{number}"
+    try:
+        names = os.listdir(_SYSFS)
+    except FileNotFoundError:
+        names = []
+    for name in names:
+        with open(f"{_SYSFS}/{name}/name", encoding="utf-8") as file:
+            if file.read().strip() == wanted:
+                return f"/dev/{name}"
+    raise HostError(f"the VM has no virtio-serial port named {wanted}")
+
+
+class PortTransport(asyncio.Transport):
+    """One host's visit at a port. It ends when the host goes; the descriptor stays open for the next one."""
+
+    def __init__(self, descriptor: int, protocol: asyncio.Protocol) -> None:
+        super().__init__()
+        self._loop = asyncio.get_running_loop()
+        self._descriptor = descriptor
+        self._protocol = protocol
+        self._pending = bytearray()
+        self._reading = False
+        self.ended = self._loop.create_future()
+        protocol.connection_made(self)
+        self.resume_reading()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self.ended.done():
+            return
+        if self._pending:
+            self._pending += data
+            return
+        rest = memoryview(data)
+        while rest:
+            sent = self._send(rest)
+            if sent <= 0:
+                break
+            rest = rest[sent:]
+        if rest and not self.ended.done():
+            self._pending += rest
+            self._loop.add_writer(self._descriptor, self._flush)
+
+    def _send(self, data: memoryview) -> int:
+        """Bytes taken (the kernel takes 32 KiB at most), 0 when the port is full, -1 when it is at its end."""
+        try:
+            return os.write(self._descriptor, data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._end(error)
+            return -1
+
+    def _flush(self) -> None:
+        sent = self._send(memoryview(bytes(self._pending[: 1 << 16])))
+        if sent > 0:
+            del self._pending[:sent]
+        if not self._pending and not self.ended.done():
+            self._loop.remove_writer(self._descriptor)
+
+    def _receive(self) -> None:
+        """Read a batch: the kernel gives a page at a time, and frames are often larger."""
+        batch = bytearray()
+        gone = False
+        while len(batch) < _READ:
+            try:
+                data = os.read(self._descriptor, _READ)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.EINTR:
+                    gone = True
+                    break
+                continue
+            if not data:
+                gone = True
+                break
+            batch += data
+        if batch:
+            self._protocol.data_received(bytes(batch))
+        if gone:
+            self._end(None)
+
+    def pause_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._descriptor)
+
+    def resume_reading(self) -> None:
+        if not self._reading and not self.ended.done():
+            self._reading = True
+            self._loop.add_reader(self._descriptor, self._receive)
+
+    def is_closing(self) -> bool:
+        return self.ended.done()
+
+    def close(self) -> None:
+        self._end(None)
+
+    def abort(self) -> None:
+        self._end(None)
+
+    def _end(self, error: Exception | None) -> None:
+        if self.ended.done():
+            return
+        self.pause_reading()
+        self._loop.remove_writer(self._descriptor)
+        self._pending.clear()
+        self.ended.set_result(None)
+        self._protocol.connection_lost(error)
+
+
+class Port:
+    """An open port. Opening is exclusive, so it stays open for the agent's life."""
+
+    def __init__(self, path: str) -> None:
+        """Raise OSError when the device cannot be opened."""
+        self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._changes = select.epoll()
+        # Edge-triggered: HUP is reported once, then each time that the kernel wakes the port's waiters, which it
+        # does when the host comes or goes. Level-triggered it would spin as long as no host is there.
+        self._changes.register(self._descriptor, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
+
+    def close(self) -> None:
+        self._changes.close()
+        os.close(self._descriptor)
+
+    async def serve(self, make_protocol: Callable[[], asyncio.Protocol]) -> None:
+        """Serve one host after the other, each with a fresh protocol, for ever."""
+        while True:
+            await self._wait_for_host()
+            transport = PortTransport(self._descriptor, make_protocol())
+            try:
+                await transport.ended
+            finally:
+                transport.abort()
+
+    async def _wait_for_host(self) -> None:
+        loop = asyncio.get_running_loop()
+        changed = asyncio.Event()
+        loop.add_reader(self._changes.fileno(), self._note_change, changed)
+        try:
+            while not self._has_host():
+                changed.clear()
+                try:
+                    async with asyncio.timeout(_LOOK_AGAIN):
+                        await changed.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            loop.remove_reader(self._changes.fileno())
+
+    def _note_change(self, changed: asyncio.Event) -> None:
+        self._changes.poll(0)
+        changed.set()
+
+    def _has_host(self) -> bool:
+        poller = select.poll()
+        poller.register(self._descriptor, select.POLLIN | select.POLLOUT)
+        return not any(event & select.POLLHUP for _, event in poller.poll(0))

@@ -1,0 +1,260 @@
+"""File systems that the host asks for, mounted in the guest: how each driver does it, and who still uses which."""
+
+import errno
+import os
+from collections.abc import Awaitable, Callable, Iterable
+
+from kata.agent import device
+from kata.agent.mountoption import parse_options
+from kata.agent.reaper import Reaper
+from kata.agent.uevent import Uevents
+from kata.errors import HostError, KataError, UnsupportedError, UsageError
+from kata.protocol.messages.agent import Storage
+from kata.sys import linux, mount
+
+_SETGID = 0o2000
+_HUGEPAGES = "/sys/kernel/mm/hugepages"
+_OVERLAY_WRITABLE = "io.katacontainers.fs-opt.overlay-rw"
+_CREATE_DIRECTORY = "io.katacontainers.volume.overlayfs.create_directory="
+_MAKE_FILESYSTEM = ("mkfs.ext4", "-F", "-O", "^has_journal", "-m", "0", "-i", "163840", "-I", "128")
+_MKFS_TIMEOUT = 120.0  # seconds
+
+
+class _Use:
+    """Who uses a storage. `shared` ones stay until the sandbox ends."""
+
+    __slots__ = ("count", "shared", "unmount")
+
+    def __init__(self, shared: bool) -> None:
+        self.count = 1
+        self.shared = shared
+        self.unmount = False
+
+
+class Storages:
+    """Every storage of the sandbox by its mount point, counted."""
+
+    def __init__(self, base: str, uevents: Uevents, reaper: Reaper, *, timeout: float) -> None:
+        """`timeout` in seconds bounds the wait for a device that is being plugged in."""
+        self._base = base
+        self._uevents = uevents
+        self._reaper = reaper
+        self._timeout = timeout
+        self._uses: dict[str, _Use] = {}
+        self._drivers: dict[str, Callable[[Storage, str], Awaitable[bool]]] = {
+            "virtio-fs": self._add_filesystem,
+            "overlayfs": self._add_overlay,
+            "ephemeral": self._add_ephemeral,
+            "local": self._add_local,
+            "blk": self._add_block,
+            "mmioblk": self._add_block,
+            "scsi": self._add_block,
+            "nvdimm": self._add_block,
+        }
+
+    @property
+    def drivers(self) -> list[str]:
+        """Names of the drivers that work."""
+        return list(self._drivers)
+
+    async def add(self, storages: Iterable[Storage], container_id: str) -> list[str]:
+        """Mount storages in order. Return their mount points, for `release`. When one fails, none stays.
+
+        Raise UsageError, UnsupportedError, HostError or DeadlineError.
+        """
+        done: list[str] = []
+        try:
+            for storage in storages:
+                await self._add(storage, container_id)
+                done.append(storage.mount_point)
+        except BaseException:
+            self.release(done)
+            raise
+        return done
+
+    async def _add(self, storage: Storage, container_id: str) -> None:
+        driver = self._drivers.get(storage.driver)
+        if driver is None:
+            raise UnsupportedError(
+                f"the guest has no storage driver {storage.driver!r} for {storage.mount_point}",
+                hint=f"it has {', '.join(self._drivers)}",
+            )
+        point = storage.mount_point
+        if not point.startswith("/") or ".." in point.split("/"):
+            raise UsageError(f"the mount point {point!r} of a storage is no absolute path in the guest")
+        use = self._uses.get(point)
+        if use is not None:
+            use.count += 1
+            return
+        use = self._uses[point] = _Use(storage.shared)
+        try:
+            use.unmount = await driver(storage, container_id)
+        except OSError as error:
+            del self._uses[point]
+            raise HostError(
+                f"storage {storage.source} of driver {storage.driver} cannot be mounted on {point}: {error.strerror}"
+            ) from error
+        except BaseException:
+            del self._uses[point]
+            raise
+
+    def release(self, points: Iterable[str]) -> None:
+        """Give up storages, the last added first. Those that nobody else uses are unmounted."""
+        for point in reversed(list(points)):
+            use = self._uses.get(point)
+            if use is None:
+                continue
+            use.count -= 1
+            if use.count <= 0 and not use.shared:
+                self._drop(point)
+
+    def release_all(self) -> None:
+        for point in reversed(list(self._uses)):
+            self._drop(point)
+
+    def _drop(self, point: str) -> None:
+        use = self._uses.pop(point)
+        if not use.unmount:
+            return
+        mount.unmount(point, detach=True)
+        try:
+            os.rmdir(point)
+        except OSError as error:
+            # Inside the read-only share the directory is the host's; a file as mount point is not ours either.
+            if error.errno not in {errno.EROFS, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENOENT, errno.EPERM, errno.EBUSY}:
+                raise
+
+    async def _add_filesystem(self, storage: Storage, _: str) -> bool:
+        _mount(storage.source, storage, storage.options)
+        _set_group(storage)
+        return True
+
+    async def _add_overlay(self, storage: Storage, container_id: str) -> bool:
+        options = [option for option in storage.options if option != _OVERLAY_WRITABLE]
+        if len(options) != len(storage.options):
+            if not container_id:
+                raise UsageError(f"the writable overlay on {storage.mount_point} belongs to no container")
+            for option, name in (("upperdir", "upper"), ("workdir", "work")):
+                directory = f"{self._base}/{container_id}/{name}"
+                os.makedirs(directory, 0o755, exist_ok=True)
+                options.append(f"{option}={directory}")
+        for option in storage.driver_options:
+            if option.startswith(_CREATE_DIRECTORY):
+                os.makedirs(option.removeprefix(_CREATE_DIRECTORY), 0o755, exist_ok=True)
+        _mount("overlay", storage, options, fstype="overlay")
+        return True
+
+    async def _add_ephemeral(self, storage: Storage, _: str) -> bool:
+        """tmpfs or huge pages."""
+        group = find_option(storage.options, "fsgid")
+        if storage.fstype == "hugetlbfs":
+            _reserve_hugepages(storage)
+        _mount(storage.source, storage, [option for option in storage.options if not option.startswith("fsgid=")])
+        if group is not None:
+            os.chown(storage.mount_point, -1, int(group))
+            os.chmod(storage.mount_point, os.stat(storage.mount_point).st_mode & 0o7777 | _SETGID)
+        return True
+
+    async def _add_local(self, storage: Storage, _: str) -> bool:
+        """A plain directory of the guest, on whatever file system is there."""
+        os.makedirs(storage.mount_point, 0o755, exist_ok=True)
+        group, mode = find_option(storage.options, "fsgid"), find_option(storage.options, "mode")
+        if group is not None:
+            os.chown(storage.mount_point, -1, int(group))
+        if mode is not None:
+            os.chmod(storage.mount_point, int(mode, 8) | (_SETGID if group is not None else 0))
+        return False
+
+    async def _add_block(self, storage: Storage, _: str) -> bool:
+        node = await device.find_node(storage.driver, storage.source, self._uevents, timeout=self._timeout)
+        if "create_filesystem" in storage.driver_options:
+            await self._make_filesystem(node)
+        if any(option.startswith("encryption_key=") for option in storage.driver_options):
+            raise UnsupportedError(f"the guest cannot encrypt block storage {storage.source}")
+        _mount(node, storage, storage.options)
+        _set_group(storage)
+        return True
+
+    async def _make_filesystem(self, node: str) -> None:
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            argv = [*_MAKE_FILESYSTEM, node]
+            status = await self._reaper.run(argv, stdio=(null, null, null), timeout=_MKFS_TIMEOUT)
+        finally:
+            os.close(null)
+        if status:
+            raise HostError(f"mkfs.ext4 of {node} ended with status {status}")
+
+
+def find_option(options: Iterable[str], name: str) -> str | None:
+    """The value of `name=value` among options, None without one."""
+    for option in options:
+        for word in option.split(","):
+            if word.startswith(f"{name}="):
+                return word.partition("=")[2]
+    return None
+
+
+def _mount(source: str, storage: Storage, options: Iterable[str], *, fstype: str = "") -> None:
+    flags, data = parse_options(options)
+    point = storage.mount_point
+    if flags & linux.MS_BIND and not os.path.isdir(source):
+        os.makedirs(os.path.dirname(point), 0o755, exist_ok=True)
+        os.close(os.open(point, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+    else:
+        os.makedirs(point, 0o755, exist_ok=True)
+    linux.mount(source, point, fstype or storage.fstype, flags, data)
+    if flags & linux.MS_BIND and flags & ~(linux.MS_BIND | linux.MS_REC):
+        linux.mount(source, point, "", flags | linux.MS_REMOUNT)  # a bind mount ignores every other flag
+
+
+def _set_group(storage: Storage) -> None:
+    """Give a volume to a group, as Kubernetes' fsGroup asks. Policy 1 leaves a root that is right already alone."""
+    wanted = storage.fs_group
+    if wanted is None:
+        return
+    status = os.stat(storage.mount_point)
+    if wanted.group_change_policy == 1 and status.st_gid == wanted.group_id:
+        return
+    for directory, _, files in os.walk(storage.mount_point):
+        for path in [directory, *(os.path.join(directory, name) for name in files)]:
+            _set_group_of(path, wanted.group_id, writable="ro" not in storage.options)
+
+
+def _set_group_of(path: str, group: int, *, writable: bool) -> None:
+    os.lchown(path, -1, group)
+    if os.path.islink(path):
+        return
+    mode = os.lstat(path).st_mode & 0o7777
+    mode |= 0o660 if writable else 0o440
+    if os.path.isdir(path):
+        mode |= 0o110 | _SETGID
+    os.chmod(path, mode)
+
+
+def _reserve_hugepages(storage: Storage) -> None:
+    page, size = find_option(storage.options, "pagesize"), find_option(storage.options, "size")
+    if page is None or size is None:
+        raise UsageError(f"hugetlbfs on {storage.mount_point} needs the options pagesize and size, in bytes")
+    pages = int(size) // int(page)
+    path = f"{_HUGEPAGES}/hugepages-{int(page) // 1024}kB/nr_hugepages"
+    with open(path, "w", encoding="ascii") as file:
+        file.write(str(pages))
+    with open(path, encoding="ascii") as file:
+        given = int(file.read())
+    if given < pages:
+        raise KataError(f"the guest's kernel gave {given} of {pages} huge pages of {page} bytes")
+
+
+def resize_ephemeral(storages: Iterable[Storage]) -> None:
+    """Remount tmpfs storages with the options given, which carry the new size. Raise UsageError for other drivers."""
+    for storage in storages:
+        if storage.driver != "ephemeral":
+            raise UsageError(f"storage {storage.mount_point} of driver {storage.driver} has no size that can change")
+        options = [option for option in storage.options if not option.startswith("fsgid=")]
+        if options:
+            flags, data = parse_options(options)
+            try:
+                linux.mount(storage.source, storage.mount_point, storage.fstype, flags | linux.MS_REMOUNT, data)
+            except OSError as error:
+                raise HostError(f"tmpfs {storage.mount_point} cannot be resized: {error.strerror}") from error

@@ -1,0 +1,29 @@
+"""One JSON object a line, with the field names that Kata's log parsers know.
+
+`time`, `level`, `msg`, `name`, `pid`, `source`, `sandbox` are a contract with them.
+"""
+
+import json
+import os
+import sys
+import time
+from typing import Any, Literal
+
+Level = Literal["debug", "info", "warning", "error"]
+_ORDER = ("debug", "info", "warning", "error")
+
+
+class Log:
+    """Writes lines to standard error, which the sandbox's daemon has on its log file."""
+
+    def __init__(self, sandbox: str, source: str, level: Level = "info") -> None:
+        self._fixed = {"name": "kata-runtime", "pid": os.getpid(), "source": source, "sandbox": sandbox}
+        self._least = _ORDER.index(level)
+
+    def write(self, level: Level, message: str, **fields: Any) -> None:
+        if _ORDER.index(level) < self._least:
+            return
+        now = time.time()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
+        line = {"time": stamp, "level": level, "msg": message, **self._fixed, **fields}
+        print(json.dumps(line, default=str), file=sys.stderr, flush=True)

@@ -1,0 +1,52 @@
+"""The phases of a sandbox's life, timed: what `kata-runtime timeline` shows."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from kata.sys.file import replace_file
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A span. `start_ms` counts from the start of the timeline, `ms` is its length; both in milliseconds."""
+
+    name: str
+    start_ms: float
+    ms: float
+
+
+class Timeline:
+    """Records phases and keeps them in a file, so that they can be read after a crash too."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._zero = time.monotonic()
+        self._began = time.time()
+        self.phases: list[Phase] = []
+        self.current = "idle"
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Time the block as the phase `name`. `current` names the innermost phase under way, also in a failure."""
+        before, self.current = self.current, name
+        start = time.monotonic()
+        yield
+        self.current = before
+        self.phases.append(Phase(name, (start - self._zero) * 1e3, (time.monotonic() - start) * 1e3))
+
+    def write(self) -> None:
+        rows = [{"phase": p.name, "start_ms": round(p.start_ms, 1), "ms": round(p.ms, 1)} for p in self.phases]
+        replace_file(self._path, json.dumps({"began": self._began, "phases": rows}))
+
+
+def read_phases(path: str) -> list[Phase]:
+    """Read what `Timeline.write` wrote, in order of start. A missing file is an empty timeline."""
+    if not os.path.exists(path):
+        return []
+    with open(path) as file:
+        rows = json.load(file)["phases"]
+    return sorted((Phase(r["phase"], r["start_ms"], r["ms"]) for r in rows), key=lambda phase: phase.start_ms)

@@ -1,0 +1,159 @@
+"""Network links (interfaces) of rtnetlink.
+
+    u8 family  u8 -  u16 device type (ARPHRD_*)  i32 index  u32 flags (IFF_*)  u32 which flags to change
+    attributes IFLA_*
+
+Source: rtnetlink(7), <linux/if_link.h>, <linux/if.h>.
+"""
+
+import struct
+from typing import NamedTuple
+
+from kata.errors import ProtocolError, UsageError
+from kata.protocol.netlink.attribute import (
+    encode_attribute,
+    encode_number,
+    encode_text,
+    nest_attributes,
+    parse_attributes,
+    read_number,
+    read_text,
+)
+from kata.protocol.netlink.message import NLM_F_DUMP, Request
+
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
+RTM_GETLINK = 18
+RTM_SETLINK = 19
+
+IFF_UP = 0x1
+IFF_LOOPBACK = 0x8
+IFF_NOARP = 0x80
+
+LONGEST_NAME = 15
+
+_IFLA_ADDRESS = 1
+_IFLA_IFNAME = 3
+_IFLA_MTU = 4
+_IFLA_LINK = 5
+_IFLA_MASTER = 10
+_IFLA_LINKINFO = 18
+_IFLA_EXT_MASK = 29
+_IFLA_INFO_KIND = 1
+_RTEXT_FILTER_SKIP_STATS = 8
+
+_HEADER = struct.Struct("=BxHiII")
+
+
+class Link(NamedTuple):
+    """One interface. `mtu` in bytes; `address` is the link-layer address, b"" if the link has none.
+
+    `kind` is the driver's word ("veth", "macvtap", "tun"), "" for hardware. `lower` is the index of the link below a
+    VLAN or macvlan, or of a veth's peer; `master` that of the bridge or bond it belongs to; 0 for none.
+    """
+
+    ifindex: int
+    name: str
+    flags: int = 0
+    mtu: int = 0
+    address: bytes = b""
+    kind: str = ""
+    lower: int = 0
+    master: int = 0
+    device_type: int = 0
+
+    @property
+    def up(self) -> bool:
+        return bool(self.flags & IFF_UP)
+
+
+def encode_link(link: Link, change: int = 0) -> bytes:
+    """Return a link as the kernel sends it. `change` masks the flags that a request sets."""
+    parts = [_HEADER.pack(0, link.device_type, link.ifindex, link.flags, change)]
+    if link.name:
+        parts.append(encode_text(_IFLA_IFNAME, _check_name(link.name)))
+    if link.mtu:
+        parts.append(encode_number(_IFLA_MTU, link.mtu))
+    if link.address:
+        parts.append(encode_attribute(_IFLA_ADDRESS, link.address))
+    if link.lower:
+        parts.append(encode_number(_IFLA_LINK, link.lower))
+    if link.master:
+        parts.append(encode_number(_IFLA_MASTER, link.master))
+    if link.kind:
+        parts.append(nest_attributes(_IFLA_LINKINFO, [encode_text(_IFLA_INFO_KIND, link.kind)]))
+    return b"".join(parts)
+
+
+def parse_link(payload: bytes) -> Link:
+    """Return the link in the payload of an RTM_NEWLINK message; a malformed one is a ProtocolError."""
+    if len(payload) < _HEADER.size:
+        raise ProtocolError(f"netlink link message of {len(payload)} bytes, at least {_HEADER.size} belong there")
+    _family, device_type, ifindex, flags, _change = _HEADER.unpack_from(payload)
+    attributes = parse_attributes(payload, _HEADER.size)
+    details = parse_attributes(attributes.get(_IFLA_LINKINFO, b""))
+    return Link(
+        ifindex=ifindex,
+        name=read_text(attributes, _IFLA_IFNAME),
+        flags=flags,
+        mtu=read_number(attributes, _IFLA_MTU),
+        address=attributes.get(_IFLA_ADDRESS, b""),
+        kind=read_text(details, _IFLA_INFO_KIND),
+        lower=read_number(attributes, _IFLA_LINK),
+        master=read_number(attributes, _IFLA_MASTER),
+        device_type=device_type,
+    )
+
+
+def dump_links() -> Request:
+    """Ask for all links, without their counters, which are the largest part of a dump."""
+    payload = _HEADER.pack(0, 0, 0, 0, 0) + encode_number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
+    return Request(RTM_GETLINK, NLM_F_DUMP, payload, "list links")
+
+
+def get_link(*, ifindex: int = 0, name: str = "") -> Request:
+    """Ask for one link by its index or its name. The kernel says ENODEV if there is none."""
+    payload = encode_link(Link(ifindex, name)) + encode_number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
+    return Request(RTM_GETLINK, 0, payload, f"find link {name or ifindex}")
+
+
+def change_link(
+    ifindex: int,
+    *,
+    name: str = "",
+    up: bool | None = None,
+    arp: bool | None = None,
+    mtu: int = 0,
+    address: bytes = b"",
+) -> Request:
+    """Ask for a change of what is given; "", None, 0 and b"" leave things as they are.
+
+    `arp=False` sets IFF_NOARP. Kernels before 6.2 rename a link only while it is down, and many drivers take a new
+    address only then.
+    """
+    flags = change = 0
+    words = []
+    if up is not None:
+        change |= IFF_UP
+        flags |= IFF_UP if up else 0
+        words.append("up" if up else "down")
+    if arp is not None:
+        change |= IFF_NOARP
+        flags |= 0 if arp else IFF_NOARP
+        words.append(f"arp {'on' if arp else 'off'}")
+    if name:
+        words.append(f"name {name}")
+    if mtu:
+        words.append(f"mtu {mtu}")
+    if address:
+        words.append(f"address {address.hex(':')}")
+    payload = encode_link(Link(ifindex, name, flags, mtu, address), change)
+    return Request(RTM_SETLINK, 0, payload, f"set link {ifindex} {' '.join(words)}")
+
+
+def _check_name(name: str) -> str:
+    if len(name.encode("utf-8", "surrogateescape")) > LONGEST_NAME or "\0" in name:
+        raise UsageError(
+            f"{name!r} cannot name a network interface", hint=f"the kernel takes at most {LONGEST_NAME} bytes"
+        )
+    return name

@@ -1,0 +1,39 @@
+"""Pods, as engines mark them in a container's annotations.
+
+Sources: containerd pkg/cri/annotations, CRI-O pkg/annotations, Podman libpod (which uses CRI-O's for the members of a
+pod and marks the infra container not at all).
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+_TYPE_KEYS = ("io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType", "io.kubernetes.docker.type")
+_ID_KEYS = ("io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID", "io.kubernetes.sandbox.id")
+
+
+class Role(StrEnum):
+    """A container's part in its pod, in the words that the guest's agent is told."""
+
+    SANDBOX = "pod_sandbox"
+    MEMBER = "pod_container"
+    SINGLE = "single_container"
+
+
+_ROLES = {"sandbox": Role.SANDBOX, "podsandbox": Role.SANDBOX, "container": Role.MEMBER}
+
+
+def find_role(annotations: Mapping[str, str]) -> Role:
+    """Return the role that the annotations give; without any, the container stands alone."""
+    for key in _TYPE_KEYS:
+        if key in annotations:
+            return _ROLES.get(annotations[key], Role.SINGLE)
+    return Role.SINGLE
+
+
+def find_sandbox_id(annotations: Mapping[str, str], container_id: str) -> str:
+    """Return the id of the sandbox that a container belongs to: its own id unless it is a member of a pod."""
+    if find_role(annotations) is Role.MEMBER:
+        for key in _ID_KEYS:
+            if annotations.get(key):
+                return annotations[key]
+    return container_id

@@ -1,0 +1,84 @@
+"""The host cgroup of a sandbox: where engines look for what a container uses.
+
+The VM's processes are put at the OCI cgroups path, in every hierarchy of cgroup v1 or in the one of v2. Limits are the
+guest's to enforce; here they would hit the VMM.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+
+_BASE = "/sys/fs/cgroup"
+_REMOVE_TIMEOUT = 5.0
+
+
+def translate_path(path: str) -> str:
+    """Return the directory form of an OCI cgroups path; systemd's `slice:prefix:name` becomes slice and scope."""
+    if path.count(":") == 2 and not path.startswith("/"):
+        group, prefix, name = path.split(":")
+        unit = name if name.endswith((".slice", ".scope")) else f"{prefix}-{name}.scope"
+        path = f"{group or 'system.slice'}/{unit}"
+    parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+    return "/".join(parts)
+
+
+def list_hierarchies() -> list[str]:
+    """Return the mount points of the cgroup hierarchies of this host."""
+    if os.path.exists(f"{_BASE}/cgroup.controllers"):
+        return [_BASE]
+    with open("/proc/self/mounts") as mounts:
+        rows = [line.split() for line in mounts]
+    return [row[1] for row in rows if row[2] in ("cgroup", "cgroup2") and row[1].startswith(_BASE)]
+
+
+def create_cgroup(path: str, before: Callable[[str], None]) -> None:
+    """Create the cgroup in every hierarchy. `before` is told each directory that is about to be made, parents first."""
+    for hierarchy in list_hierarchies():
+        directory = hierarchy
+        for part in translate_path(path).split("/"):
+            directory = f"{directory}/{part}"
+            if not os.path.exists(directory):
+                before(directory)
+                os.mkdir(directory)
+                _copy_cpuset(directory)
+
+
+def _copy_cpuset(directory: str) -> None:
+    """Give a new cpuset of cgroup v1 its parent's CPUs: it starts with none and then takes no process."""
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        if os.path.exists(f"{directory}/{name}") and not os.path.exists(f"{directory}/cgroup.controllers"):
+            with open(f"{os.path.dirname(directory)}/{name}") as parent, open(f"{directory}/{name}", "w") as own:
+                own.write(parent.read())
+
+
+def join_cgroup(path: str, pid: int) -> None:
+    """Move a process into the cgroup in every hierarchy that has it."""
+    for hierarchy in list_hierarchies():
+        procs = f"{hierarchy}/{translate_path(path)}/cgroup.procs"
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(procs, "w") as file:
+            file.write(str(pid))
+
+
+def remove_cgroup(directory: str) -> None:
+    """Remove one directory of a hierarchy, waiting a little for processes that are just ending.
+
+    One that others use by now stays.
+    """
+    deadline = time.monotonic() + _REMOVE_TIMEOUT
+    while True:
+        try:
+            os.rmdir(directory)
+        except FileNotFoundError:
+            return
+        except OSError:
+            if time.monotonic() > deadline or _has_children(directory):
+                return
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _has_children(directory: str) -> bool:
+    with os.scandir(directory) as entries:
+        return any(entry.is_dir() for entry in entries)

@@ -1,0 +1,221 @@
+"""A container in a sandbox: its status, its init, its execs, and what the host shares for it."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kata.errors import Code, ExistsError, GuestError, KataError, NotFoundError, StateError, UsageError
+from kata.protocol.messages import agent as wire
+from kata.protocol.messages import oci
+from kata.protocol.oci.document import load_message
+from kata.sandbox import store
+from kata.sandbox.attach import Attachment
+from kata.sandbox.guest import Guest
+from kata.sandbox.hooks import run_hooks
+from kata.sandbox.process import GuestProcess
+from kata.sandbox.states import Status, move_container
+from kata.sandbox.translation import Translation
+from kata.storage.share import Share
+
+_SIGNAL_TIMEOUT = 10.0
+_REMOVE_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An OCI bundle that was read: `path` is absolute."""
+
+    path: str
+    spec: dict[str, Any]
+
+    @property
+    def rootfs(self) -> str:
+        return os.path.join(self.path, self.spec["root"]["path"])
+
+
+def read_bundle(path: str) -> Bundle:
+    """Raise UsageError that names the file and what is wrong with it."""
+    path = os.path.abspath(path)
+    name = f"{path}/config.json"
+    try:
+        with open(name) as file:
+            spec = json.load(file)
+    except OSError as error:
+        raise UsageError(
+            f"{name} cannot be read: {error.strerror}", hint="a bundle holds config.json and a root"
+        ) from error
+    except ValueError as error:
+        raise UsageError(f"{name} is not JSON: {error}") from error
+    if not isinstance(spec, dict) or not isinstance(spec.get("root"), dict):
+        raise UsageError(f"{name} has no object `root`")
+    return Bundle(path, spec)
+
+
+class Container:
+    """One container. Its methods raise StateError when the status does not allow them."""
+
+    def __init__(
+        self, root: str, guest: Guest, bundle: Bundle, record: store.ContainerRecord, shared: tuple[str, ...]
+    ) -> None:
+        self.id = record.id
+        self.bundle = bundle
+        self.record = record
+        self.execs: dict[str, GuestProcess] = {}
+        self._root = root
+        self._guest = guest
+        self._shared = shared
+        self._init: GuestProcess | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        store.write_container(root, record)
+
+    @property
+    def status(self) -> Status:
+        return Status(self.record.status)
+
+    def _move(self, then: Status, **changes: Any) -> None:
+        move_container(self.id, self.status, then)
+        self.record = replace(self.record, status=then.value, **changes)
+        store.write_container(self._root, self.record)
+
+    def describe(self) -> dict[str, Any]:
+        return store.describe_state(self.record, self.status)
+
+    def _require(self, *allowed: Status) -> None:
+        if self.status not in allowed:
+            raise StateError(f"container {self.id} is not {' or '.join(allowed)}: it is {self.status}")
+
+    async def create(self, translation: Translation, attachment: Attachment) -> None:
+        """Make the container in the guest, up to its init waiting for `start`."""
+        await self._run_hooks("prestart", "createRuntime", "createContainer")
+        await self._guest.create_container(
+            wire.CreateContainerRequest(
+                container_id=self.id,
+                exec_id=self.id,
+                storages=list(translation.storages),
+                OCI=translation.spec,
+                sandbox_pidns=translation.sandbox_pidns,
+            )
+        )
+        self._init = GuestProcess(self._guest, self.id, self.id, attachment)
+        self._init.follow()
+        self._move(Status.CREATED)
+        self._watcher = asyncio.create_task(self._watch(self._init))
+
+    async def _run_hooks(self, *points: str) -> None:
+        for point in points:
+            await run_hooks(self.bundle.spec, point, self.describe())
+
+    async def _watch(self, init: GuestProcess) -> None:
+        status = await asyncio.shield(init.exited)
+        if self.status != Status.STOPPED:
+            self._move(Status.STOPPED, exit_status=status)
+        for process in self.execs.values():
+            process.end(128 + signal.SIGKILL)
+
+    async def start(self) -> None:
+        self._require(Status.CREATED)
+        await self._guest.start_container(self.id)
+        if self.status == Status.CREATED:
+            self._move(Status.RUNNING)
+        await self._run_hooks("poststart")
+
+    async def signal(self, exec_id: str, number: int, *, everyone: bool) -> None:
+        """Send a signal to the init (`exec_id` empty), to one exec, or to every process of the container."""
+        if exec_id:
+            await self.find_process(exec_id).signal(number)
+            return
+        if self.status == Status.STOPPED:
+            raise StateError(f"container {self.id} is not running")
+        if number == signal.SIGKILL and self.status == Status.PAUSED:
+            await self.resume()
+        whom = "" if everyone or number == signal.SIGKILL else self.id
+        try:
+            await self._guest.signal_process(self.id, whom, number, timeout=_SIGNAL_TIMEOUT)
+        except GuestError as error:
+            if error.status != Code.NOT_FOUND:
+                raise
+            raise StateError(f"container {self.id} is not running") from error
+
+    def find_process(self, exec_id: str) -> GuestProcess:
+        process = self.execs.get(exec_id) if exec_id else self._init
+        if process is None:
+            raise NotFoundError(f"container {self.id} has no process {exec_id}")
+        return process
+
+    async def exec(self, exec_id: str, process: dict[str, Any], attachment: Attachment) -> None:
+        """Run one more process: `process` is OCI's process object."""
+        self._require(Status.RUNNING, Status.CREATED)
+        if exec_id in self.execs:
+            raise ExistsError(f"container {self.id} has a process {exec_id} already")
+        request = wire.ExecProcessRequest(
+            container_id=self.id, exec_id=exec_id, process=load_message(oci.Process, process, "process")
+        )
+        await self._guest.exec_process(request)
+        running = GuestProcess(self._guest, self.id, exec_id, attachment)
+        self.execs[exec_id] = running
+        running.exited.add_done_callback(lambda _: self.execs.pop(exec_id, None))
+        running.follow()
+
+    async def pause(self) -> None:
+        self._require(Status.RUNNING)
+        await self._guest.pause_container(self.id)
+        self._move(Status.PAUSED)
+
+    async def resume(self) -> None:
+        self._require(Status.PAUSED)
+        await self._guest.resume_container(self.id)
+        self._move(Status.RUNNING)
+
+    async def update(self, resources: dict[str, Any]) -> None:
+        self._require(Status.RUNNING, Status.CREATED, Status.PAUSED)
+        message = load_message(oci.LinuxResources, resources, "resources")
+        await self._guest.update_container(wire.UpdateContainerRequest(container_id=self.id, resources=message))
+
+    async def delete(self, *, force: bool) -> None:
+        """Take the container out of the guest. Raise StateError for one that runs, unless forced."""
+        if self.status in (Status.RUNNING, Status.PAUSED) and not force:
+            raise StateError(f"container {self.id} is {self.status}; it must be stopped before it is deleted")
+        await self._end_init()
+        try:
+            await self._guest.remove_container(self.id, timeout=_REMOVE_TIMEOUT)
+        except GuestError as error:
+            if error.status not in (Code.NOT_FOUND, Code.UNAVAILABLE):
+                raise
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    async def _end_init(self) -> None:
+        if self._init is None or self._init.exited.done():
+            return
+        try:
+            await self.signal("", signal.SIGKILL, everyone=True)
+            async with asyncio.timeout(_SIGNAL_TIMEOUT):
+                await asyncio.shield(self._init.exited)
+        except (KataError, TimeoutError):
+            self._init.end(128 + signal.SIGKILL)
+
+    def unshare(self, share: Share) -> None:
+        """Take the container's files out of the share, those that got there."""
+        for name in reversed(self._shared):
+            with suppress(NotFoundError):
+                share.unbind(name)
+
+    async def run_poststop(self) -> None:
+        await self._run_hooks("poststop")
+
+    def lose(self, status: int) -> None:
+        """The VM is gone: end every process with `status`."""
+        for process in (self._init, *self.execs.values()):
+            if process is not None:
+                process.end(status)
+
+
+def name_moment() -> str:
+    """Return the time now as RFC 3339 in UTC."""
+    now = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e9):09d}Z"

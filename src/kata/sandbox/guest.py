@@ -1,0 +1,115 @@
+"""The guest as the host sees it: the agent's calls that a sandbox makes, each with its time limit.
+
+What comes back is untrusted: frames are bounded by ttrpc, and no answer names a path or a length that the host obeys.
+"""
+
+from typing import TypeVar
+
+from kata.errors import Code, GuestError
+from kata.protocol.messages import agent as wire
+from kata.protocol.messages import health, inspect
+from kata.protocol.messages.types import Empty
+from kata.protocol.protobuf import Message
+from kata.transport.ttrpc import Client
+
+SERVICE = "grpc.AgentService"
+REQUEST_TIMEOUT = 60.0
+Reply = TypeVar("Reply", bound=Message)
+
+
+class Guest:
+    """The agent at the other end of `client`. Times are in seconds; each call raises GuestError or DeadlineError."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    async def _call(
+        self, method: str, request: Message, reply: type[Reply], *, timeout: float | None = REQUEST_TIMEOUT
+    ) -> Reply:
+        return await self.client.call(SERVICE, method, request, reply, timeout=timeout)
+
+    async def check(self, *, timeout: float) -> None:
+        """Wait until the agent serves."""
+        await self.client.call(
+            "grpc.Health", "Check", health.CheckRequest(), health.HealthCheckResponse, timeout=timeout
+        )
+
+    async def create_sandbox(self, request: wire.CreateSandboxRequest) -> None:
+        await self._call("CreateSandbox", request, Empty)
+
+    async def destroy_sandbox(self, *, timeout: float) -> None:
+        await self._call("DestroySandbox", wire.DestroySandboxRequest(), Empty, timeout=timeout)
+
+    async def create_container(self, request: wire.CreateContainerRequest) -> None:
+        await self._call("CreateContainer", request, Empty)
+
+    async def start_container(self, container: str) -> None:
+        await self._call("StartContainer", wire.StartContainerRequest(container_id=container), Empty)
+
+    async def remove_container(self, container: str, *, timeout: float) -> None:
+        request = wire.RemoveContainerRequest(container_id=container, timeout=max(1, int(timeout)))
+        await self._call("RemoveContainer", request, Empty, timeout=timeout + 1)
+
+    async def exec_process(self, request: wire.ExecProcessRequest) -> None:
+        await self._call("ExecProcess", request, Empty)
+
+    async def signal_process(self, container: str, exec_id: str, signal: int, *, timeout: float) -> None:
+        """Send a signal. An empty `exec_id` with SIGKILL reaches every process of the container."""
+        request = wire.SignalProcessRequest(container_id=container, exec_id=exec_id, signal=signal)
+        await self._call("SignalProcess", request, Empty, timeout=timeout)
+
+    async def wait_process(self, container: str, exec_id: str) -> int:
+        request = wire.WaitProcessRequest(container_id=container, exec_id=exec_id)
+        return (await self._call("WaitProcess", request, wire.WaitProcessResponse, timeout=None)).status
+
+    async def read_stream(self, container: str, exec_id: str, stream: str, size: int) -> bytes:
+        """Wait for output of `Stdout` or `Stderr`: at most `size` bytes, none at the end of the stream."""
+        request = wire.ReadStreamRequest(container_id=container, exec_id=exec_id, len=size)
+        try:
+            data = (await self._call(f"Read{stream}", request, wire.ReadStreamResponse, timeout=None)).data
+        except GuestError as error:
+            if error.status == Code.UNAVAILABLE:
+                raise
+            return b""
+        if len(data) > size:
+            raise GuestError(f"agent answered {len(data)} bytes of {stream}, more than the {size} asked for")
+        return data
+
+    async def write_stdin(self, container: str, exec_id: str, data: bytes) -> None:
+        request = wire.WriteStreamRequest(container_id=container, exec_id=exec_id, data=data)
+        await self._call("WriteStdin", request, wire.WriteStreamResponse, timeout=None)
+
+    async def close_stdin(self, container: str, exec_id: str) -> None:
+        request = wire.CloseStdinRequest(container_id=container, exec_id=exec_id)
+        await self._call("CloseStdin", request, Empty)
+
+    async def resize_terminal(self, container: str, exec_id: str, rows: int, columns: int) -> None:
+        request = wire.TtyWinResizeRequest(container_id=container, exec_id=exec_id, row=rows, column=columns)
+        await self._call("TtyWinResize", request, Empty)
+
+    async def pause_container(self, container: str) -> None:
+        await self._call("PauseContainer", wire.PauseContainerRequest(container_id=container), Empty)
+
+    async def resume_container(self, container: str) -> None:
+        await self._call("ResumeContainer", wire.ResumeContainerRequest(container_id=container), Empty)
+
+    async def update_container(self, request: wire.UpdateContainerRequest) -> None:
+        await self._call("UpdateContainer", request, Empty)
+
+    async def stat_container(self, container: str) -> wire.StatsContainerResponse:
+        request = wire.StatsContainerRequest(container_id=container)
+        return await self._call("StatsContainer", request, wire.StatsContainerResponse)
+
+    async def wait_oom(self) -> str:
+        """Wait for the next container that ran out of memory, and return its id."""
+        return (await self._call("GetOOMEvent", wire.GetOOMEventRequest(), wire.OOMEvent, timeout=None)).container_id
+
+    async def list_processes(self, container: str) -> list[inspect.ProcessInfo]:
+        """Return the container's processes. Only this project's agent can tell; another answers UNIMPLEMENTED."""
+        request = inspect.ListProcessesRequest(container_id=container)
+        reply = inspect.ListProcessesResponse
+        answer = await self.client.call(inspect.SERVICE, "ListProcesses", request, reply, timeout=REQUEST_TIMEOUT)
+        return answer.processes
+
+    async def read_metrics(self) -> str:
+        return (await self._call("GetMetrics", wire.GetMetricsRequest(), wire.Metrics)).metrics

@@ -1,0 +1,83 @@
+"""What a sandbox owns on the host, on disk before it is made, so that it can be released whoever died.
+
+One JSON line per resource: `[kind, value]`. A living daemon and `gc` after a crash release by the same function.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from enum import StrEnum
+
+from kata.resources.cgroup import remove_cgroup
+from kata.sys.file import read_text
+from kata.sys.mount import unmount
+from kata.sys.process import read_start_ticks, send_signal
+from kata.sys.tree import remove_tree
+
+
+class Kind(StrEnum):
+    PROCESS = "process"
+    MOUNT = "mount"
+    CGROUP = "cgroup"
+    TREE = "tree"
+
+
+def _kill(value: str) -> None:
+    pid, start_ticks = value.split()
+    send_signal(int(pid), int(start_ticks))
+
+
+def _unmount(value: str) -> None:
+    unmount(value, detach=True)
+
+
+_RELEASE: dict[Kind, Callable[[str], None]] = {
+    Kind.PROCESS: _kill,
+    Kind.MOUNT: _unmount,
+    Kind.CGROUP: remove_cgroup,
+    Kind.TREE: remove_tree,
+}
+
+
+def find_ledger(directory: str) -> str:
+    return f"{directory}/ledger"
+
+
+def record_resource(directory: str, kind: Kind, value: str) -> None:
+    """Write down a resource of the sandbox at `directory`, before it is made. A process can only be noted after."""
+    line = json.dumps([kind, value]) + "\n"
+    descriptor = os.open(find_ledger(directory), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+def record_process(directory: str, pid: int) -> None:
+    """Write down a process by its pid and the time it started."""
+    ticks = read_start_ticks(pid)
+    if ticks is not None:
+        record_resource(directory, Kind.PROCESS, f"{pid} {ticks}")
+
+
+def list_resources(directory: str) -> list[tuple[Kind, str]]:
+    """Return what is written down, the oldest first. A line cut short by a crash is left out."""
+    rows: list[tuple[Kind, str]] = []
+    for line in read_text(find_ledger(directory)).splitlines():
+        try:
+            kind, value = json.loads(line)
+        except ValueError:
+            continue
+        rows.append((Kind(kind), value))
+    return rows
+
+
+def release_resources(directory: str) -> list[str]:
+    """Release everything that is written down, the newest first, whatever fails; return a sentence per failure."""
+    failures = []
+    for kind, value in reversed(list_resources(directory)):
+        try:
+            _RELEASE[kind](value)
+        except OSError as error:
+            failures.append(f"{kind} {value} could not be released: {error}")
+    return failures

@@ -1,0 +1,103 @@
+"""The way to the agent: one of the guest channels, by logical port number."""
+
+import asyncio
+import os
+import secrets
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+
+from kata.errors import HostError, KataError
+from kata.hypervisor.channel import (
+    AGENT_PORT,
+    DEBUG_CONSOLE_PORT,
+    LOG_PORT,
+    VHOST_VSOCK,
+    format_port_name,
+)
+from kata.hypervisor.driver import Channel
+from kata.hypervisor.spec import Device, SerialPort, Vsock
+from kata.transport.boundedlog import BoundedLog
+from kata.transport.ttrpc import Client, connect_socket, connect_unix
+
+_LOG_LIMIT = 1 << 20
+_CHUNK = 1 << 16
+_FIRST_CID = 3
+_RETRY = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A channel as devices of the VM and as the agent's address. `cid` is 0 for virtio-serial."""
+
+    server: str
+    devices: tuple[Device, ...]
+    directory: str
+    cid: int = 0
+    vhost: int = -1
+
+    async def connect(self, port: int, *, timeout: float) -> Client:
+        """Open a ttrpc client on a logical port, trying for `timeout` seconds. Raise GuestError."""
+        if not self.cid:
+            return await connect_unix(find_port_socket(self.directory, port), "the agent", timeout=timeout)
+        return await connect_socket(await self._dial(port, timeout), "the agent")
+
+    async def _dial(self, port: int, timeout: float) -> socket.socket:
+        """Connect by vsock. Until the agent listens the kernel refuses at once, so this asks again."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(timeout):
+            while True:
+                connection = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+                try:
+                    await loop.sock_connect(connection, (self.cid, port))
+                except OSError:
+                    connection.close()
+                    await asyncio.sleep(_RETRY)
+                else:
+                    return connection
+
+    def close(self) -> None:
+        if self.vhost >= 0:
+            os.close(self.vhost)
+
+
+def find_port_socket(directory: str, port: int) -> str:
+    """Return the Unix socket that stands for a logical port of a guest without vsock."""
+    return f"{directory}/vport-{port}.sock"
+
+
+def open_line(channel: Channel, directory: str) -> Line:
+    """Prepare a channel. Raise HostError when the host's end cannot be opened."""
+    if channel == "vport":
+        ports = (AGENT_PORT, LOG_PORT, DEBUG_CONSOLE_PORT)
+        devices = tuple(SerialPort(format_port_name(port), find_port_socket(directory, port)) for port in ports)
+        return Line(f"vport://{AGENT_PORT}", devices, directory)
+    try:
+        vhost = os.open(VHOST_VSOCK, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(f"{VHOST_VSOCK} cannot be opened: {error.strerror}", hint="modprobe vhost_vsock") from error
+    cid = _FIRST_CID + secrets.randbelow((1 << 32) - 2 - _FIRST_CID)
+    return Line(f"vsock://-1:{AGENT_PORT}", (Vsock(cid, vhost),), directory, cid, vhost)
+
+
+async def copy_agent_log(line: Line, path: str) -> None:
+    """Copy what the agent logs to a bounded file, until cancelled or the VM ends."""
+    log = BoundedLog(path, limit=_LOG_LIMIT)
+    try:
+        with suppress(KataError, OSError):
+            reader, writer = await _open_stream(line)
+            try:
+                while data := await reader.read(_CHUNK):
+                    log.write(data)
+            finally:
+                writer.close()
+    finally:
+        log.close()
+
+
+async def _open_stream(line: Line) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if not line.cid:
+        return await asyncio.open_unix_connection(find_port_socket(line.directory, LOG_PORT))
+    connection = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    await asyncio.get_running_loop().sock_connect(connection, (line.cid, LOG_PORT))
+    return await asyncio.open_connection(sock=connection)

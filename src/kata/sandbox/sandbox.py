@@ -1,0 +1,249 @@
+"""A sandbox: one VM and the containers in it, from its start to the release of everything."""
+
+import asyncio
+import os
+from contextlib import suppress
+from typing import Any
+
+from kata.config.load import load_configuration
+from kata.config.model import Configuration
+from kata.errors import ExistsError, KataError, NotFoundError, StateError
+from kata.observe.log import Log
+from kata.observe.timeline import Timeline
+from kata.protocol.messages import agent as wire
+from kata.resources.cgroup import create_cgroup, join_cgroup
+from kata.resources.size import size_vm
+from kata.sandbox import store
+from kata.sandbox.attach import AttachServer
+from kata.sandbox.container import Bundle, Container, name_moment, read_bundle
+from kata.sandbox.ledger import Kind, record_resource, release_resources
+from kata.sandbox.process import LOST_STATUS
+from kata.sandbox.states import SandboxState, Status, move_sandbox
+from kata.sandbox.translation import GUEST_SHARE, GUEST_SHM, translate_spec
+from kata.sandbox.vm import SHARE_TAG, SandboxVm, Site, start_vm
+
+_STAND_IN_TIMEOUT = 10.0
+_HOSTNAME_LIMIT = 64
+_SHM_SIZE = 64 << 20
+_SHARE_STORAGE = wire.Storage(
+    driver="virtio-fs", source=SHARE_TAG, fstype="virtiofs", options=["nodev"], mount_point=f"{GUEST_SHARE}/"
+)
+
+
+class Sandbox:
+    """Owns the VM and the containers. `gone` becomes set when everything is released."""
+
+    def __init__(self, root: str, sandbox_id: str, attachments: AttachServer, log: Log) -> None:
+        self.id = sandbox_id
+        self.directory = store.find_sandbox_dir(root, sandbox_id)
+        self.containers: dict[str, Container] = {}
+        self.gone = asyncio.Event()
+        self.timeline = Timeline(f"{self.directory}/timeline.json")
+        self._root = root
+        self._config = Configuration()
+        self._attachments = attachments
+        self._log = log
+        self._state = SandboxState.CREATED
+        self._vm: SandboxVm | None = None
+        self._started: asyncio.Task[SandboxVm] | None = None
+        self._followers: list[asyncio.Task[None]] = []
+        self._reserved: set[str] = set()
+        self._stopped: asyncio.Task[None] | None = None
+
+    def _move(self, then: SandboxState) -> None:
+        self._state = move_sandbox(self.id, self._state, then)
+
+    def start(self, bundle: str, config: str | None) -> None:
+        """Begin to start the VM, sized for the container of `bundle`. `create_container` waits for it.
+
+        `config` is the path of a configuration file, None for the usual places.
+        """
+        self._move(SandboxState.STARTING)
+        self._started = asyncio.create_task(self._start(bundle, config))
+
+    async def _start(self, bundle: str, config: str | None) -> SandboxVm:
+        self._config = load_configuration(config)
+        first = read_bundle(bundle)
+        size = size_vm(first.spec, self._config.hypervisor)
+        site = Site(self.id, self.directory, self._root, self._config, self.timeline, self._log)
+        vm = await start_vm(site, size)
+        self._vm = vm
+        with self.timeline.measure("guest sandbox"):
+            await vm.guest.create_sandbox(self._describe_to_guest(first.spec))
+        self._move(SandboxState.RUNNING)
+        self.timeline.write()
+        self._followers = [asyncio.create_task(self._watch_vm(vm)), asyncio.create_task(self._watch_oom(vm))]
+        return vm
+
+    def _describe_to_guest(self, spec: dict[str, Any]) -> wire.CreateSandboxRequest:
+        shm = wire.Storage(
+            driver="ephemeral",
+            source="shm",
+            fstype="tmpfs",
+            options=["noexec", "nosuid", "nodev", "mode=1777", f"size={_find_shm_size(spec)}"],
+            mount_point=GUEST_SHM,
+        )
+        hostname = str(spec.get("hostname") or "")[:_HOSTNAME_LIMIT]
+        return wire.CreateSandboxRequest(hostname=hostname, sandbox_id=self.id, storages=[_SHARE_STORAGE, shm])
+
+    async def _watch_vm(self, vm: SandboxVm) -> None:
+        """End every process when the VM ends before it was told to."""
+        reason = await vm.wait_end()
+        self._log.write("error", f"the VM ended: {reason}", console=vm.machine.read_console())
+        for container in self.containers.values():
+            container.lose(LOST_STATUS)
+
+    async def _watch_oom(self, vm: SandboxVm) -> None:
+        """Leave word of each container that ran out of memory where conmon leaves it: a file `oom` in the bundle."""
+        with suppress(KataError):
+            while True:
+                container = self.containers.get(await vm.guest.wait_oom())
+                if container is not None:
+                    os.close(os.open(f"{container.bundle.path}/oom", os.O_CREAT | os.O_CLOEXEC, 0o644))
+
+    async def create_container(self, container_id: str, bundle: str, pid: int) -> None:
+        """Create a container whose stand-in has the pid `pid`. On any failure nothing of it is left.
+
+        A sandbox that has no container then is of no use and goes too.
+        """
+        if container_id in self.containers or container_id in self._reserved:
+            raise ExistsError(f"container {container_id} exists already")
+        assert self._started is not None
+        self._reserved.add(container_id)
+        try:
+            vm = await asyncio.shield(self._started)
+            await self._create(vm, container_id, read_bundle(bundle), pid)
+        finally:
+            self._reserved.discard(container_id)
+            if not self.is_used():
+                await self.stop()
+
+    async def _create(self, vm: SandboxVm, container_id: str, bundle: Bundle, pid: int) -> None:
+        translation = translate_spec(bundle.spec, container_id, bundle.path)
+        if self._config.runtime.disable_guest_seccomp and translation.spec.Linux is not None:
+            translation.spec.Linux.Seccomp = None
+        attachment = await self._attachments.take(container_id, "", timeout=_STAND_IN_TIMEOUT)
+        names = tuple(shared.name for shared in translation.shared)
+        record = store.ContainerRecord(
+            id=container_id,
+            sandbox=self.id,
+            bundle=bundle.path,
+            pid=pid,
+            status=Status.CREATING,
+            created=name_moment(),
+            rootfs=bundle.rootfs,
+            annotations=bundle.spec.get("annotations") or {},
+        )
+        container = Container(self._root, vm.guest, bundle, record, names)
+        self.containers[container_id] = container
+        try:
+            with self.timeline.measure("host cgroup"):
+                self._enter_cgroup(bundle, pid, vm)
+            with self.timeline.measure("share files"):
+                for shared in translation.shared:
+                    vm.share.bind(shared.source, shared.name, readonly=shared.readonly)
+            with self.timeline.measure("create container"):
+                await container.create(translation, attachment)
+        except BaseException:
+            attachment.finish(None)
+            await self._forget(container, vm)
+            raise
+        self.timeline.write()
+
+    def _enter_cgroup(self, bundle: Bundle, pid: int, vm: SandboxVm) -> None:
+        """Put the stand-in, and with the first container the VM too, where the engine looks for its usage."""
+        path = (bundle.spec.get("linux") or {}).get("cgroupsPath")
+        if not path:
+            return
+        create_cgroup(path, lambda directory: record_resource(self.directory, Kind.CGROUP, directory))
+        for member in (pid, *(vm.list_pids() if len(self.containers) == 1 else ())):
+            join_cgroup(path, member)
+
+    def find_container(self, container_id: str) -> Container:
+        """Raise NotFoundError for a container that is not of this sandbox."""
+        container = self.containers.get(container_id)
+        if container is None:
+            raise NotFoundError(f"container {container_id} does not exist")
+        return container
+
+    async def exec(self, container_id: str, exec_id: str, process: dict[str, Any]) -> None:
+        container = self.find_container(container_id)
+        attachment = await self._attachments.take(container_id, exec_id, timeout=_STAND_IN_TIMEOUT)
+        try:
+            await container.exec(exec_id, process, attachment)
+        except BaseException:
+            attachment.finish(None)
+            raise
+
+    async def start_container(self, container_id: str) -> None:
+        with self.timeline.measure("start container"):
+            await self.find_container(container_id).start()
+        self.timeline.write()
+
+    async def delete_container(self, container_id: str, *, force: bool) -> None:
+        """Delete a container; with the last one the sandbox goes."""
+        container = self.find_container(container_id)
+        last = len(self.containers) == 1 and not self._reserved
+        if last and container.status in (Status.CREATED, Status.STOPPED):
+            container.lose(LOST_STATUS)
+        else:
+            await container.delete(force=force)
+        await self._forget(container, None if last else self._vm)
+        await container.run_poststop()
+        if last:
+            await self.stop()
+
+    async def _forget(self, container: Container, vm: SandboxVm | None) -> None:
+        """Drop what the host holds for one container. Without a VM, the sandbox's end releases the share."""
+        self.containers.pop(container.id, None)
+        container.lose(LOST_STATUS)
+        if vm is not None:
+            container.unshare(vm.share)
+        store.remove_container(self._root, container.id)
+
+    async def stop(self) -> None:
+        """End the VM and release everything, also when the caller is cancelled. May be called again."""
+        if self._stopped is None:
+            self._stopped = asyncio.create_task(self._stop())
+        await asyncio.shield(self._stopped)
+
+    async def _stop(self) -> None:
+        self._move(SandboxState.STOPPING)
+        for task in self._followers:
+            task.cancel()
+        if self._started is not None:
+            self._started.cancel()
+            await asyncio.wait({self._started})
+        for container in list(self.containers.values()):
+            await self._forget(container, None)
+        if self._vm is not None:
+            await self._vm.stop()
+        for failure in release_resources(self.directory):
+            self._log.write("error", failure)
+        self._move(SandboxState.STOPPED)
+        self.gone.set()
+
+    def is_used(self) -> bool:
+        """Say whether there is a container, or one on its way."""
+        return bool(self.containers or self._reserved)
+
+    def require_running(self) -> SandboxVm:
+        """Raise StateError unless the VM runs."""
+        if self._vm is None or self._state != SandboxState.RUNNING:
+            raise StateError(f"sandbox {self.id} is {self._state}")
+        return self._vm
+
+
+def _find_shm_size(spec: dict[str, Any]) -> int:
+    """Return the bytes of the engine's own /dev/shm, which the guest's is to have too."""
+    for mount in spec.get("mounts") or []:
+        if mount.get("destination") != "/dev/shm":
+            continue
+        for option in mount.get("options") or []:
+            key, _, value = option.partition("=")
+            if key == "size" and value.removesuffix("k").isdigit():
+                return int(value.removesuffix("k")) * (1024 if value.endswith("k") else 1)
+        if mount.get("source") and os.path.ismount(mount["source"]):
+            status = os.statvfs(mount["source"])
+            return status.f_blocks * status.f_frsize
+    return _SHM_SIZE

@@ -1,0 +1,77 @@
+"""The daemon of a sandbox: `kata.sandbox.v1.Sandbox` on a Unix socket, for as long as there is a container."""
+
+import asyncio
+import os
+import signal
+import socket
+from contextlib import suppress
+
+from kata.observe.log import Log
+from kata.protocol.ttrpc.engine import Call
+from kata.sandbox import store
+from kata.sandbox.attach import AttachServer
+from kata.sandbox.calls import list_services
+from kata.sandbox.sandbox import Sandbox
+from kata.sys.namespace import enter_private_mount_namespace
+from kata.sys.tree import remove_tree
+from kata.transport.ttrpc import ServerConnection
+
+_FIRST_CONTAINER_TIMEOUT = 120.0
+_FAREWELL_TIMEOUT = 5.0
+
+
+def serve(*, root: str, sandbox: str, bundle: str, service_fd: int, init_fd: int, config: str | None) -> int:
+    """Run the daemon until the sandbox is gone; return the exit code.
+
+    `service_fd` and `init_fd` are listening sockets in the sandbox's directory. `bundle` is the first container's.
+    """
+    directory = store.find_sandbox_dir(root, sandbox)
+    lock = store.lock_sandbox(directory)
+    try:
+        enter_private_mount_namespace()
+        asyncio.run(_run(root, sandbox, bundle, service_fd, init_fd, config))
+    finally:
+        with suppress(OSError):
+            remove_tree(directory)
+        os.close(lock)
+    return 0
+
+
+async def _run(root: str, sandbox_id: str, bundle: str, service_fd: int, init_fd: int, config: str | None) -> None:
+    loop = asyncio.get_running_loop()
+    log = Log(sandbox_id, "sandbox")
+    attachments = AttachServer(socket.socket(fileno=init_fd))
+    accepting = asyncio.create_task(attachments.run())
+    sandbox = Sandbox(root, sandbox_id, attachments, log)
+    sandbox.start(bundle, config)
+    services = list_services(sandbox)
+    connections: set[ServerConnection] = set()
+
+    def log_error(call: Call, error: Exception) -> None:
+        log.write("error", f"{call.method} failed", error=repr(error))
+
+    def welcome() -> ServerConnection:
+        connection = ServerConnection(services, log_error)
+        connections.add(connection)
+        return connection
+
+    stopping: list[asyncio.Task[None]] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: stopping.append(asyncio.create_task(sandbox.stop())))
+    server = await loop.create_unix_server(welcome, sock=socket.socket(fileno=service_fd))
+    watch = asyncio.create_task(_end_unused(sandbox))
+    await sandbox.gone.wait()
+    server.close()
+    watch.cancel()
+    accepting.cancel()
+    with suppress(TimeoutError):  # answers on their way go out before the daemon does
+        async with asyncio.timeout(_FAREWELL_TIMEOUT):
+            for connection in connections:
+                await connection.closed.wait()
+
+
+async def _end_unused(sandbox: Sandbox) -> None:
+    """End a sandbox that nobody came to use: the engine died between starting the daemon and its first call."""
+    await asyncio.sleep(_FIRST_CONTAINER_TIMEOUT)
+    if not sandbox.is_used():
+        await sandbox.stop()

@@ -1,0 +1,121 @@
+"""What the disk knows of sandboxes and containers: where things are, who owns them, what their last state was.
+
+<root>/sandboxes/<sid>/   one sandbox: sockets, logs, ledger, timeline, and `lock`, which its daemon holds
+<root>/containers/<cid>.json
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from kata.errors import NotFoundError
+from kata.sys.file import read_text, replace_file
+
+DEFAULT_ROOT = "/run/kata"
+SHARE_BASE = "/run/kata-containers/shared/sandboxes"
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRecord:
+    """A container as `state` and `list` show it. `created` is RFC 3339; `pid` is the host's stand-in."""
+
+    id: str
+    sandbox: str
+    bundle: str
+    pid: int
+    status: str
+    created: str
+    rootfs: str = ""
+    annotations: dict[str, str] = field(default_factory=dict)
+    exit_status: int | None = None
+
+
+def find_sandbox_dir(root: str, sandbox: str) -> str:
+    return f"{root}/sandboxes/{sandbox}"
+
+
+def find_container_path(root: str, container: str) -> str:
+    return f"{root}/containers/{container}.json"
+
+
+def write_container(root: str, record: ContainerRecord) -> None:
+    os.makedirs(f"{root}/containers", mode=0o700, exist_ok=True)
+    replace_file(find_container_path(root, record.id), json.dumps(asdict(record)))
+
+
+def read_container(root: str, container: str) -> ContainerRecord:
+    """Raise NotFoundError where no such container is known under this root."""
+    text = read_text(find_container_path(root, container))
+    if not text:
+        raise NotFoundError(f"container {container} does not exist")
+    return ContainerRecord(**json.loads(text))
+
+
+def remove_container(root: str, container: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(find_container_path(root, container))
+
+
+def list_containers(root: str) -> list[ContainerRecord]:
+    """Return all records, by id. One that vanishes meanwhile is left out."""
+    try:
+        names = sorted(os.listdir(f"{root}/containers"))
+    except FileNotFoundError:
+        return []
+    records = []
+    for name in names:
+        if not name.endswith(".json"):
+            continue
+        try:
+            records.append(read_container(root, name.removesuffix(".json")))
+        except NotFoundError:
+            continue
+    return records
+
+
+def list_sandboxes(root: str) -> list[str]:
+    try:
+        return sorted(os.listdir(f"{root}/sandboxes"))
+    except FileNotFoundError:
+        return []
+
+
+def lock_sandbox(directory: str) -> int:
+    """Take the daemon's lock and return its descriptor; the kernel drops it when the daemon ends, however it ends."""
+    descriptor = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return descriptor
+
+
+def is_served(directory: str) -> bool:
+    """Say whether a daemon holds the sandbox's lock."""
+    try:
+        descriptor = os.open(f"{directory}/lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def describe_state(record: ContainerRecord, status: str) -> dict[str, Any]:
+    """Return the OCI state document. Source: OCI runtime specification, runtime.md#state."""
+    state: dict[str, Any] = {
+        "ociVersion": "1.0.2",
+        "id": record.id,
+        "status": status,
+        "pid": 0 if status == "stopped" else record.pid,
+        "bundle": record.bundle,
+        "rootfs": record.rootfs,
+        "created": record.created,
+    }
+    if record.annotations:
+        state["annotations"] = record.annotations
+    return state

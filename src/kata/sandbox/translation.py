@@ -1,0 +1,107 @@
+"""The engine's OCI spec as the guest must see it, and what the host has to share for that.
+
+Pure: nothing is bound or opened here. Host paths become paths of the share, what the VM provides by itself goes
+away (network namespace, host cgroup path, host hooks), and what stays is enforced in the guest by crun.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from kata.errors import UnsupportedError, UsageError
+from kata.protocol.messages import oci
+from kata.protocol.messages.agent import Storage
+from kata.protocol.oci.document import load_message
+from kata.protocol.oci.pod import find_role
+
+GUEST_SHARE = "/run/kata-containers/shared/containers"
+GUEST_SHM = "/run/kata-containers/sandbox/shm"
+_CONTAINER_TYPE = "io.katacontainers.pkg.oci.container_type"
+_BUNDLE_PATH = "io.katacontainers.pkg.oci.bundle_path"
+_DROPPED_NAMESPACES = {"network", "time"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A host path to be bound into the share under `name`."""
+
+    source: str
+    name: str
+    readonly: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """What a container's spec comes to: the guest's spec, the binds it needs, its guest storages."""
+
+    spec: oci.Spec
+    shared: tuple[Shared, ...]
+    storages: tuple[Storage, ...]
+    sandbox_pidns: bool
+
+
+def translate_spec(document: dict[str, Any], container: str, bundle: str) -> Translation:
+    """Translate `document`, the config.json of `bundle`, of the container with the id `container`.
+
+    Raise UsageError for a malformed spec and UnsupportedError for what a VM cannot do.
+    """
+    spec = load_message(oci.Spec, document, "config.json")
+    if spec.Root is None or spec.Process is None:
+        raise UsageError(f"container {container}: config.json has no {'root' if spec.Root is None else 'process'}")
+    shared = [Shared(os.path.join(bundle, spec.Root.Path), f"{container}/rootfs", readonly=False)]
+    spec.Root.Path = f"{GUEST_SHARE}/{container}/rootfs"
+    spec.Mounts = [_translate_mount(mount, container, shared) for mount in spec.Mounts]
+    spec.Annotations = spec.Annotations | {
+        _CONTAINER_TYPE: find_role(spec.Annotations).value,
+        _BUNDLE_PATH: bundle,
+    }
+    if spec.Hooks is not None:
+        spec.Hooks = oci.Hooks(StartContainer=spec.Hooks.StartContainer)
+    spec.Process.ApparmorProfile = spec.Process.SelinuxLabel = ""
+    sandbox_pidns = False
+    if spec.Linux is not None:
+        sandbox_pidns = _translate_linux(spec.Linux, container)
+    return Translation(spec, tuple(shared), (), sandbox_pidns)
+
+
+def _translate_linux(linux: oci.Linux, container: str) -> bool:
+    linux.MountLabel = ""
+    linux.IntelRdt = None
+    linux.CgroupsPath = f"/kata/{container}"
+    namespaces = []
+    sandbox_pidns = False
+    for namespace in linux.Namespaces:
+        if namespace.Type == "user" and namespace.Path:
+            raise UnsupportedError(f"container {container} cannot join the user namespace {namespace.Path} of the host")
+        if namespace.Type == "pid" and namespace.Path:
+            sandbox_pidns = True
+        elif namespace.Type not in _DROPPED_NAMESPACES:
+            namespaces.append(oci.LinuxNamespace(Type=namespace.Type))
+    linux.Namespaces = namespaces
+    linux.Devices = [device for device in linux.Devices if device.Type != "b"]
+    if linux.Resources is not None:
+        linux.Resources.BlockIO = linux.Resources.Network = None
+        linux.Resources.Devices = [rule for rule in linux.Resources.Devices if rule.Type != "b"]
+        if linux.Resources.CPU is not None:
+            linux.Resources.CPU.Cpus = linux.Resources.CPU.Mems = ""
+    return sandbox_pidns
+
+
+def _translate_mount(mount: oci.Mount, container: str, shared: list[Shared]) -> oci.Mount:
+    if mount.type != "bind" and not {"bind", "rbind"} & set(mount.options):
+        return mount
+    if mount.destination == "/dev/shm":
+        return oci.Mount(destination=mount.destination, type="bind", source=GUEST_SHM, options=["rbind"])
+    if os.path.commonpath([mount.source, "/dev"]) == "/dev" and not os.path.isdir(mount.source):
+        return mount
+    if not os.path.exists(mount.source):
+        raise UsageError(
+            f"container {container}: the source {mount.source} of the mount on {mount.destination} is missing"
+        )
+    digest = hashlib.blake2b(f"{len(shared)}:{mount.destination}".encode(), digest_size=8).hexdigest()
+    name = f"{container}-{digest}-{os.path.basename(mount.source) or 'root'}"
+    shared.append(Shared(mount.source, name, readonly="ro" in mount.options))
+    return oci.Mount(
+        destination=mount.destination, type="bind", source=f"{GUEST_SHARE}/{name}", options=list(mount.options)
+    )

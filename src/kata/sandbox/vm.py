@@ -1,0 +1,210 @@
+"""The VM of a sandbox with all that belongs to it on the host: share, virtiofsd, VMM, the line to the agent."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from kata.config.artifacts import Artifacts, find_artifacts
+from kata.config.model import AgentConfig, Configuration
+from kata.errors import GuestError, KataError, StartError
+from kata.hypervisor.channel import AGENT_PORT, DEBUG_CONSOLE_PORT, LOG_PORT, choose_guest_channel
+from kata.hypervisor.driver import Channel, Hypervisor, Vm
+from kata.hypervisor.qemu.driver import QemuSettings, open_hypervisor
+from kata.hypervisor.spec import Balloon, Device, Rng, SharedFs, VmSpec
+from kata.observe.log import Log
+from kata.observe.timeline import Timeline
+from kata.resources.size import VmSize
+from kata.sandbox.guest import Guest
+from kata.sandbox.ledger import Kind, record_process, record_resource
+from kata.sandbox.line import Line, copy_agent_log, open_line
+from kata.sandbox.store import SHARE_BASE
+from kata.storage.share import Share
+from kata.storage.virtiofsd import Virtiofsd, find_virtiofsd, start_virtiofsd
+
+SHARE_TAG = "kataShared"
+_VMM_TIMEOUT = 30.0
+_STOP_TIMEOUT = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxVm:
+    """A VM whose agent answers. Made by `start_vm`; `stop` releases all of it."""
+
+    guest: Guest
+    share: Share
+    machine: Vm
+    virtiofsd: Virtiofsd
+    owned: AsyncExitStack
+
+    def list_pids(self) -> tuple[int, ...]:
+        """Return the host processes that are this VM."""
+        return (self.machine.pid, self.virtiofsd.pid)
+
+    async def wait_end(self) -> str:
+        """Wait until the VM has ended, or has to because its share is gone, and say why."""
+        exited = asyncio.create_task(self.machine.wait_exit())
+        unshared = asyncio.create_task(self.virtiofsd.wait())
+        try:
+            await asyncio.wait({exited, unshared}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            exited.cancel()
+            unshared.cancel()
+        reason = f"virtiofsd {unshared.result().describe()}" if not exited.done() else exited.result().reason
+        await self.machine.stop(timeout=0)
+        return reason
+
+    async def stop(self) -> None:
+        """End the VM and release what it held, in reverse order of making."""
+        await self.owned.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the host has to start a VM with."""
+
+    hypervisor: Hypervisor
+    artifacts: Artifacts
+    channel: Channel
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The sandbox that a VM is started for: `directory` is its own, `state` is shared by all on this host."""
+
+    id: str
+    directory: str
+    state: str
+    config: Configuration
+    timeline: Timeline
+    log: Log
+
+
+async def start_vm(site: Site, size: VmSize) -> SandboxVm:
+    """Start a VM and wait for its agent.
+
+    Raise StartError that names the phase and quotes the end of the console; nothing is left then.
+    """
+    read_console: list[Callable[[], str]] = []
+    try:
+        return await _start(site, size, read_console)
+    except StartError:
+        raise
+    except KataError as error:
+        console = read_console[0]() if read_console else ""
+        raise StartError(site.timeline.current, error.message, console=console, hint=error.hint) from error
+
+
+async def _start(site: Site, size: VmSize, read_console: list[Callable[[], str]]) -> SandboxVm:
+    timeline = site.timeline
+    async with AsyncExitStack() as owned:
+        with timeline.measure("probe host"):
+            host = _probe_host(site)
+        with timeline.measure("share"):
+            record_resource(site.directory, Kind.TREE, f"{SHARE_BASE}/{site.id}")
+            share = Share(SHARE_BASE, site.id)
+            share.open()
+            owned.callback(share.release)
+            virtiofsd = _start_virtiofsd(site, share)
+            owned.push_async_callback(virtiofsd.stop)
+        line = open_line(host.channel, site.directory)
+        owned.callback(line.close)
+        with timeline.measure("vmm"):
+            spec = _describe_vm(site, size, host, virtiofsd, line)
+            machine = await host.hypervisor.start(spec, timeout=_VMM_TIMEOUT)
+            owned.push_async_callback(machine.stop, timeout=_STOP_TIMEOUT)
+            record_process(site.directory, machine.pid)
+            virtiofsd.connection.close()
+        read_console.append(machine.read_console)
+        with timeline.measure("guest boot"):
+            guest = await _reach_agent(site, machine, line)
+            owned.callback(guest.client.close)
+        logger = asyncio.create_task(copy_agent_log(line, f"{site.directory}/agent.log"))
+        owned.callback(logger.cancel)
+        return SandboxVm(guest, share, machine, virtiofsd, owned.pop_all())
+
+
+def _probe_host(site: Site) -> Host:
+    config = site.config.hypervisor
+    settings = QemuSettings(path=config.path or QemuSettings().path, accelerator=config.accelerator)
+    hypervisor = open_hypervisor(settings, state_directory=site.state)
+    if hypervisor.acceleration.warning:
+        site.log.write("warning", hypervisor.acceleration.warning)
+    channel = choose_guest_channel(hypervisor.find_capabilities(), config.guest_channel)
+    return Host(hypervisor, find_artifacts(config), channel)
+
+
+def _start_virtiofsd(site: Site, share: Share) -> Virtiofsd:
+    config = site.config.hypervisor
+    binary = find_virtiofsd(config.virtio_fs_daemon, state_directory=site.state)
+    virtiofsd = start_virtiofsd(binary, share.export, site.directory, cache=config.virtio_fs_cache)
+    record_process(site.directory, virtiofsd.pid)
+    return virtiofsd
+
+
+def _describe_vm(site: Site, size: VmSize, host: Host, virtiofsd: Virtiofsd, line: Line) -> VmSpec:
+    config = site.config.hypervisor
+    devices: list[Device] = [
+        SharedFs(SHARE_TAG, virtiofsd.connection.fileno(), config.virtio_fs_queue_size),
+        Rng(),
+        *line.devices,
+    ]
+    if config.reclaim_guest_freed_memory:
+        devices.append(Balloon())
+    return VmSpec(
+        id=site.id,
+        directory=site.directory,
+        kernel=host.artifacts.kernel,
+        image=host.artifacts.image or None,
+        initrd=host.artifacts.initrd or None,
+        vcpus=size.vcpus,
+        memory_mib=size.memory_mib,
+        kernel_parameters=tuple(list_kernel_parameters(site.config, host.artifacts, line.server)),
+        devices=tuple(devices),
+    )
+
+
+def list_kernel_parameters(config: Configuration, artifacts: Artifacts, server: str) -> list[str]:
+    """Return the guest's kernel command line. `server` is where the agent is to listen.
+
+    Source: Documentation/admin-guide/kernel-parameters.txt; `agent.*` are the agent's.
+    """
+    parameters = ["console=ttyS0", "quiet", "panic=-1", "reboot=t", "no_timer_check", "random.trust_cpu=on"]
+    parameters += ["cgroup_no_v1=all", "pci=lastbus=0", "mitigations=auto"]
+    if artifacts.initrd:
+        parameters.append("rdinit=/usr/sbin/kata-agent")
+    else:
+        parameters += ["root=/dev/vda", "rootfstype=erofs", "ro", "init=/usr/sbin/kata-agent"]
+    parameters += [f"agent.server_addr={server}", *_list_agent_parameters(config.agent)]
+    return parameters + config.hypervisor.kernel_params.split()
+
+
+def _list_agent_parameters(config: AgentConfig) -> list[str]:
+    parameters = [f"agent.log_vport={LOG_PORT}", f"agent.log={'debug' if config.enable_debug else 'info'}"]
+    if config.debug_console_enabled:
+        parameters += ["agent.debug_console", f"agent.debug_console_vport={DEBUG_CONSOLE_PORT}"]
+    return parameters
+
+
+async def _reach_agent(site: Site, machine: Vm, line: Line) -> Guest:
+    """Wait for the agent's first answer, or for the VM's end, whichever comes first."""
+    reaching = asyncio.create_task(_open_guest(line, float(site.config.agent.dial_timeout)))
+    ending = asyncio.create_task(machine.wait_exit())
+    try:
+        await asyncio.wait({reaching, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if not reaching.done():
+            raise GuestError(ending.result().reason)
+        return reaching.result()
+    finally:
+        reaching.cancel()
+        ending.cancel()
+
+
+async def _open_guest(line: Line, timeout: float) -> Guest:
+    guest = Guest(await line.connect(AGENT_PORT, timeout=timeout))
+    try:
+        await guest.check(timeout=timeout)
+    except KataError:
+        guest.client.close()
+        raise
+    return guest

@@ -1,0 +1,25 @@
+"""Files that must be whole or absent."""
+
+import os
+
+
+def replace_file(path: str, text: str, mode: int = 0o600) -> None:
+    """Put `text` in place of what `path` holds, so that a reader sees the old or the new and never a part."""
+    temporary = f"{path}.{os.getpid()}.new"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        with open(descriptor, "w") as file:
+            file.write(text)
+        os.rename(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise
+
+
+def read_text(path: str) -> str:
+    """Return what the file holds, or an empty string where there is no such file."""
+    try:
+        with open(path) as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
