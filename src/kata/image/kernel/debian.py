@@ -1,0 +1,111 @@
+"""Debian's cloud kernel for hosts that do not build one, and the initramfs with the modules it needs."""
+
+import lzma
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kata.errors import HostError, NotFoundError
+from kata.image import apt
+from kata.image.kernel.modules import WANTED, find_absent, order_modules, parse_dependencies
+from kata.image.rootfs.build import plan_tree, write_initrd
+from kata.image.rootfs.tree import Tree, make_file
+from kata.image.store import Store, hash_inputs
+from kata.image.tool import print_progress, require_tools, run_tool
+
+LOAD_LIST = "etc/kata/modules.load"
+# In this order: 6.12 has what 6.1 lacks, for example mounts of file descriptors and memory reclaim by generations.
+_METAPACKAGES = ("linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64")
+_TOOLS = {"depmod": "kmod", "dpkg-deb": "dpkg"}
+_IMAGE = re.compile(r"linux-image-(?P<release>\d\S*)")
+_TIMEOUT = 300
+
+
+@dataclass(frozen=True, slots=True)
+class DebianKernel:
+    """Paths in the cache, and what the files were made of."""
+
+    kernel: Path
+    initrd: Path
+    version: str
+    inputs: dict[str, Any]
+
+
+def build_debian_kernel(store: Store, sources: Path) -> DebianKernel:
+    """Fetch the kernel and build its initramfs, or find both in the cache. `sources` is a directory with `kata`."""
+    require_tools(_TOOLS)
+    package, release = _find_image()
+    root = _unpack_image(store, package)
+    names, files = _read_modules(root, release)
+    tree, inputs = plan_tree(store, sources, debug=False)
+    inputs |= {"kernel": str(package), "modules": names}
+
+    def produce(directory: Path) -> None:
+        add_modules(tree, files)
+        write_initrd(tree, directory / "initrd")
+
+    entry = store.fill("debian-initrd", hash_inputs(inputs), produce)
+    return DebianKernel(root / f"boot/vmlinuz-{release}", entry / "initrd", release, inputs)
+
+
+def add_modules(tree: Tree, files: dict[str, bytes]) -> None:
+    """Add modules (content by path) and the list of them, in the order of `files`, which the agent loads at boot."""
+    for path, data in files.items():
+        tree.add(path, make_file(data))
+    tree.add(LOAD_LIST, make_file("".join(f"/{path}\n" for path in files).encode()))
+
+
+def decompress_module(name: str, data: bytes) -> tuple[str, bytes]:
+    """A module's file name and content without the compression that newer releases of Debian use."""
+    if name.endswith(".xz"):
+        return name.removesuffix(".xz"), lzma.decompress(data)
+    if name.endswith(".zst"):
+        plain = run_tool(["zstd", "--decompress", "--stdout"], purpose=f"unpack {name}", timeout=_TIMEOUT, stdin=data)
+        return name.removesuffix(".zst"), plain
+    return name, data
+
+
+def _find_image() -> tuple[apt.Package, str]:
+    for metapackage in _METAPACKAGES:
+        for name in apt.find_dependencies(metapackage):
+            match, version = _IMAGE.fullmatch(name), apt.find_version(name)
+            if match and version:
+                return apt.Package(name, version, "amd64"), match["release"]
+    raise NotFoundError(f"apt knows none of the kernels {', '.join(_METAPACKAGES)}", hint="run apt-get update")
+
+
+def _unpack_image(store: Store, package: apt.Package) -> Path:
+    def produce(directory: Path) -> None:
+        print_progress(f"downloading {package}")
+        with tempfile.TemporaryDirectory(prefix="kata-image-") as scratch:
+            for deb in apt.download([package], Path(scratch)):
+                run_tool(
+                    ["dpkg-deb", "--extract", str(deb), str(directory)], purpose=f"unpack {deb.name}", timeout=_TIMEOUT
+                )
+        if (directory / "lib").is_dir():
+            shutil.copytree(directory / "lib", directory / "usr/lib", dirs_exist_ok=True)
+            shutil.rmtree(directory / "lib")
+        (directory / "lib").symlink_to("usr/lib")
+        for modules in (directory / "lib/modules").iterdir():
+            run_tool(["depmod", "--basedir", str(directory), modules.name], purpose="order modules", timeout=_TIMEOUT)
+
+    return store.fill("debian-kernel", hash_inputs({"package": str(package)}), produce)
+
+
+def _read_modules(root: Path, release: str) -> tuple[list[str], dict[str, bytes]]:
+    directory = root / "usr/lib/modules" / release
+    try:
+        dependencies = parse_dependencies((directory / "modules.dep").read_text())
+        builtin = (directory / "modules.builtin").read_text().split()
+        if absent := find_absent(WANTED, dependencies, builtin):
+            print_progress(f"{release} does not have: {', '.join(absent)}")
+        files = {}
+        for path in order_modules(WANTED, dependencies, builtin):
+            name, data = decompress_module(path, (directory / path).read_bytes())
+            files[f"usr/lib/modules/{release}/{name}"] = data
+    except OSError as error:
+        raise HostError(f"cannot read the modules of {release}: {error}") from error
+    return list(files), files
