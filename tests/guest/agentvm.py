@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -52,14 +52,14 @@ class AgentVm:
     async def do(self, method: str, request: Message) -> None:
         await self.call(method, request, types.Empty)
 
-    async def create(self, container_id: str, *args: str, start: bool = True, **changes: object) -> None:
+    async def create(self, container_id: str, *args: str, start: bool = True, **changes: Any) -> None:
         """Create a container with a writable root, and start it. `changes` are fields of the process."""
         request = make_container(container_id, *args, **changes)
         await self.do("CreateContainer", request)
         if start:
             await self.do("StartContainer", agent.StartContainerRequest(container_id=container_id))
 
-    async def execute(self, container_id: str, exec_id: str, *args: str, **changes: object) -> None:
+    async def execute(self, container_id: str, exec_id: str, *args: str, **changes: Any) -> None:
         process = make_process(*args, **changes)
         request = agent.ExecProcessRequest(container_id=container_id, exec_id=exec_id, process=process)
         await self.do("ExecProcess", request)
@@ -86,7 +86,7 @@ class AgentVm:
     async def remove(self, container_id: str) -> None:
         await self.do("RemoveContainer", agent.RemoveContainerRequest(container_id=container_id))
 
-    async def run(self, container_id: str, *args: str, **changes: object) -> tuple[bytes, bytes, int]:
+    async def run(self, container_id: str, *args: str, **changes: Any) -> tuple[bytes, bytes, int]:
         """Create, start, read to the end, wait, remove: output, error output, status."""
         await self.create(container_id, *args, **changes)
         output = await self.read(container_id)
@@ -99,13 +99,13 @@ class AgentVm:
         return (self.directory / "console.log").read_text(errors="replace")
 
 
-def make_process(*args: str, **changes: object) -> oci.Process:
+def make_process(*args: str, **changes: Any) -> oci.Process:
     capabilities = oci.LinuxCapabilities(Bounding=CAPABILITIES, Effective=CAPABILITIES, Permitted=CAPABILITIES)
     values = {"Args": list(args), "Env": [PATH], "Cwd": "/", "User": oci.User(), "Capabilities": capabilities}
     return oci.Process(**{**values, **changes})
 
 
-def make_container(container_id: str, *args: str, **changes: object) -> agent.CreateContainerRequest:
+def make_container(container_id: str, *args: str, **changes: Any) -> agent.CreateContainerRequest:
     """A request for a container whose root is the busybox disk with a writable layer over it."""
     rootfs = f"{BASE}/{container_id}/rootfs"
     lower = f"{BASE}/sandbox/busybox"
@@ -188,13 +188,17 @@ def _make_arguments(directory: Path, artefacts: Path, *, initrd: bool, memory: i
     ]
 
 
+def _start(argv: list[str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(argv)
+
+
 @asynccontextmanager
 async def boot_vm(
     directory: Path, artefacts: Path, *, initrd: bool = False, memory: int = 512, sandbox: bool = True
 ) -> AsyncIterator[AgentVm]:
     """Boot, wait for the agent, and make a sandbox. The VM is killed at the end; its console stays in `directory`."""
     began = time.monotonic()
-    process = subprocess.Popen(_make_arguments(directory, artefacts, initrd=initrd, memory=memory))
+    process = _start(_make_arguments(directory, artefacts, initrd=initrd, memory=memory))
     try:
         client = await _connect(directory, process)
         vm = AgentVm(directory, process, client, time.monotonic() - began)

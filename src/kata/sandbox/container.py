@@ -44,7 +44,9 @@ def read_bundle(path: str) -> Bundle:
         with open(name) as file:
             spec = json.load(file)
     except OSError as error:
-        raise UsageError(f"{name} cannot be read: {error.strerror}", hint="a bundle holds config.json and a root") from error
+        raise UsageError(
+            f"{name} cannot be read: {error.strerror}", hint="a bundle holds config.json and a root"
+        ) from error
     except ValueError as error:
         raise UsageError(f"{name} is not JSON: {error}") from error
     if not isinstance(spec, dict) or not isinstance(spec.get("root"), dict):
