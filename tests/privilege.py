@@ -4,6 +4,4 @@ import os
 
 import pytest
 
-needs_root = pytest.mark.skipif(
-    os.geteuid() != 0, reason="NOT ROOT: mounts and cgroups cannot be made"
-)
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="NOT ROOT: mounts and cgroups cannot be made")
