@@ -16,10 +16,10 @@ def find_user(rootfs: str, text: str) -> dict[str, Any]:
     Without a group, the primary group comes from /etc/passwd and additional ones from /etc/group. The files are read as
     the container would find them, so an image's link cannot lead to the host's. Raise NotFoundError on unknown names.
     """
-    user, colon, group = text.partition(":")
+    user, colon, group = (text or "0").partition(":")
     if colon and not group:
         raise UsageError(f"user {text!r} names no group after the colon")
-    found = _find_row(rootfs, user or "0", "passwd")
+    found = _find_row(rootfs, user, "passwd")
     if found is None and not _is_id(user):
         raise NotFoundError(f"user {user} is not in /etc/passwd of {rootfs}")
     result: dict[str, Any] = {"uid": int(found[2]) if found else int(user), "gid": int(found[3]) if found else 0}
