@@ -34,21 +34,20 @@ class Runtime:
     def command(self, *words: str) -> list[str]:
         return [str(self.launcher), "--root", str(self.root), *words]
 
-    def run(self, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end. Its output goes to files, as a stand-in that it leaves behind keeps the streams."""
-        out, err = self.directory / "stdout", self.directory / "stderr"
-        with out.open("w") as stdout, err.open("w") as stderr:
-            done = subprocess.run(
-                self.command(*words),
-                check=False,
-                timeout=30,
-                **({} if "input" in more else {"stdin": subprocess.DEVNULL}),
-                **{"stdout": stdout, "stderr": stderr, "text": True, **more},
-            )
-        return subprocess.CompletedProcess(done.args, done.returncode, out.read_text(), err.read_text())
+    def run(self, *words: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command to its end with `given` as its input.
 
-    def succeed(self, *words: str, **more: Any) -> str:
-        done = self.run(*words, **more)
+        Its streams are files, as a stand-in that it leaves behind keeps them.
+        """
+        paths = [self.directory / name for name in ("stdin", "stdout", "stderr")]
+        paths[0].write_text(given)
+        with paths[0].open() as stdin, paths[1].open("w") as stdout, paths[2].open("w") as stderr:
+            command = self.command(*words)
+            done = subprocess.run(command, check=False, timeout=60, stdin=stdin, stdout=stdout, stderr=stderr)
+        return subprocess.CompletedProcess(command, done.returncode, paths[1].read_text(), paths[2].read_text())
+
+    def succeed(self, *words: str, given: str = "") -> str:
+        done = self.run(*words, given=given)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

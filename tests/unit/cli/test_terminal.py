@@ -96,7 +96,7 @@ def test_the_users_terminal_is_restored_when_the_daemon_is_killed(runtime: Runti
     with subprocess.Popen(
         runtime.command("run", "--keep", "-b", str(bundle), "c1"), stdin=slave, stdout=slave
     ) as running:
-        read_until(master, b"ready")
+        wait_for_size(runtime, bundle, [7, 8])
         runtime.kill_daemon("c1")
         assert running.wait(20) == 255
     assert termios.tcgetattr(slave) == before
