@@ -1,10 +1,15 @@
 """A bundle: a directory with config.json and, usually, the root file system."""
 
+from __future__ import annotations
+
 import os
-from typing import Any
 
 from kata.errors import UsageError
 from kata.protocol.oci.spec import parse_spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Bundle:

@@ -1,16 +1,22 @@
 """Commands that one call to the daemon does: start, kill, delete, pause, resume."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import signal
 import time
 
 from kata.cli.invocation import Invocation
-from kata.cli.records import Record, find_record_path, find_sandbox_dir, list_records, read_record
+from kata.cli.records import find_record_path, find_sandbox_dir, list_records, read_record
 from kata.cli.service import CREATE_TIMEOUT, ServiceGoneError, open_service
 from kata.errors import Code, DeadlineError, GuestError, NotFoundError, StateError, UsageError
 from kata.protocol.messages.sandbox import ContainerRequest, DeleteContainerRequest, SignalProcessRequest
 from kata.protocol.messages.types import Empty
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata.cli.records import Record
 
 _LEAVE_TIMEOUT = 30.0
 _LEAVE_PAUSE = 0.02
@@ -116,9 +122,9 @@ def delete_container(root: str, record: Record, *, force: bool) -> None:
 def _collect(root: str, record: Record) -> None:
     """Do what the daemon would have done, had it lived: release the sandbox's resources and forget the container."""
     if os.path.exists(find_sandbox_dir(root, record["sandbox"])):
-        from kata.sandbox.collect import collect  # noqa: PLC0415 - only after a crash
+        from kata.sandbox.collect import release_sandbox  # noqa: PLC0415 - only after a crash
 
-        collect(root, dry_run=False)
+        release_sandbox(root, record["sandbox"])
     with contextlib.suppress(FileNotFoundError):
         os.unlink(find_record_path(root, record["id"]))
 

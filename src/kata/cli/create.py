@@ -1,10 +1,11 @@
 """`create`: a sandbox where there is none yet, a container in it, and a process on the host that stands for it."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import signal
 import socket
-from collections.abc import Iterator
 
 from kata.cli.bundle import Bundle, open_bundle
 from kata.cli.container_id import check_id
@@ -20,6 +21,10 @@ from kata.protocol.messages.sandbox import CreateContainerRequest, DeleteContain
 from kata.protocol.messages.types import Empty
 from kata.protocol.oci.pod import Role, find_role, find_sandbox_id
 from kata.transport.ttrpc_blocking import connect_unix_socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def run_create(invocation: Invocation) -> int:

@@ -1,9 +1,10 @@
 """`exec`: another process in a container."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
-from typing import Any
 
 from kata.cli.create import (
     check_console,
@@ -14,7 +15,7 @@ from kata.cli.create import (
 )
 from kata.cli.invocation import Invocation
 from kata.cli.pid_file import write_pid_file
-from kata.cli.records import Record, read_record
+from kata.cli.records import read_record
 from kata.cli.service import CREATE_TIMEOUT, Service, ServiceGoneError, open_service
 from kata.cli.stand_in import StandIn, fork_stand_in, send_hello
 from kata.cli.terminal import RawMode, find_own_terminal, open_terminal_pair
@@ -22,6 +23,12 @@ from kata.errors import NotFoundError, StateError, UnsupportedError, UsageError
 from kata.protocol.messages.sandbox import ExecProcessRequest
 from kata.protocol.messages.types import Empty
 from kata.protocol.oci.spec import parse_process, parse_spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from kata.cli.records import Record
 
 
 def run_exec(invocation: Invocation) -> int:

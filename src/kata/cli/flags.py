@@ -4,15 +4,20 @@ Source: package flag of Go, as `runc` behaves. argparse is not used: importing i
 and it refuses `-name value`.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
 
 from kata.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 Value = bool | str | int | float | list[str] | None
 """What a flag may hold. A flag that was not given holds its kind's empty value, a number None."""
 
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
+_EMPTY: dict[str, Value] = {"switch": False, "text": ""}
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -43,7 +48,9 @@ class Flag:
     def empty(self) -> Value:
         if self.default:
             return self.read(self.default)
-        return {"switch": False, "text": "", "list": []}.get(self.kind)
+        if self.kind == "list":
+            return []
+        return _EMPTY.get(self.kind)
 
 
 def _read_switch(text: str) -> bool:
@@ -69,7 +76,7 @@ def read_duration(text: str) -> float:
     return total + float(number) * _SECONDS[unit]
 
 
-_READERS = {
+_READERS: dict[str, Callable[[str], Value]] = {
     "switch": _read_switch,
     "text": str,
     "list": str,

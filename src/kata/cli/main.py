@@ -4,14 +4,20 @@ Engines run it several times per container, so a command imports only what it us
 This is one of the two places where errors end: here they become a log line and an exit code.
 """
 
+from __future__ import annotations
+
+import os
 import sys
-from collections.abc import Callable, Sequence
 
 from kata.cli.commands import COMMANDS, GLOBAL_FLAGS, Command
-from kata.cli.flags import parse_flags
+from kata.cli.flags import Value, parse_flags
 from kata.cli.invocation import Invocation
 from kata.cli.log import Log
 from kata.errors import KataError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 _UNKNOWN_COMMAND = 3
 _PREFIXED = ("create", "exec", "run")
@@ -20,27 +26,33 @@ _PREFIXED = ("create", "exec", "run")
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    words = sys.argv[1:] if words is None else words
     log = Log()
     try:
-        general, rest = parse_flags(GLOBAL_FLAGS, words, interspersed=False)
+        general, rest = parse_flags(GLOBAL_FLAGS, sys.argv[1:] if words is None else words, interspersed=False)
+        log = open_log(general)
     except UsageError as error:
         return _explain(str(error), None, log)
-    log = Log(str(general["log"]), str(general["log-format"]), debug=general["debug"] is True)
-    if log.form not in ("text", "json"):
-        form, log.form = log.form, "text"
-        log.write_error(f"invalid log-format: {form}")
-        return 1
     if general["version"]:
         return run_version(None)
     if general["help"] or not rest or rest[0] in ("help", "h"):
         return _help(rest[1:], log)
     command = COMMANDS.get(rest[0])
     if command is None:
-        log.write_error(f"No help topic for '{rest[0]}'")
-        return _UNKNOWN_COMMAND
+        return _refuse(rest[0], log)
+    return _parse_and_run(command, rest[1:], general, log)
+
+
+def open_log(general: dict[str, Value]) -> Log:
+    """Return the log that the global flags describe. Raise UsageError on an unknown format."""
+    form = str(general["log-format"])
+    if form not in ("text", "json"):
+        raise UsageError(f"invalid log-format: {form}")
+    return Log(str(general["log"]), form, debug=general["debug"] is True)
+
+
+def _parse_and_run(command: Command, words: Sequence[str], general: dict[str, Value], log: Log) -> int:
     try:
-        flags, arguments = parse_flags(command.flags, rest[1:], interspersed=command.interspersed)
+        flags, arguments = parse_flags(command.flags, words, interspersed=command.interspersed)
         if flags["help"]:
             return _help([command.name], log)
         _check_count(command, arguments)
@@ -66,7 +78,7 @@ def _run(command: Command, invocation: Invocation) -> int:
     except KataError as error:
         invocation.log.write_error(f"{prefix}{error}")
     except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment]  # the reader is gone: nothing may be flushed to it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader is gone: what is left goes nowhere at exit
     except OSError as error:
         name = f" {error.filename}" if error.filename else ""
         invocation.log.write_error(f"{prefix}{(error.strerror or str(error)).lower()}{name}")
@@ -90,10 +102,14 @@ def _help(topics: Sequence[str], log: Log) -> int:
         return 0
     command = COMMANDS.get(topics[0])
     if command is None:
-        log.write_error(f"No help topic for '{topics[0]}'")
-        return _UNKNOWN_COMMAND
+        return _refuse(topics[0], log)
     print(describe_command(command))
     return 0
+
+
+def _refuse(name: str, log: Log) -> int:
+    log.write_error(f"No help topic for '{name}'")
+    return _UNKNOWN_COMMAND
 
 
 def _explain(reason: str, command: Command | None, log: Log) -> int:

@@ -3,14 +3,19 @@
 The daemon writes these records (kata.sandbox.store); reading them here keeps that package's imports off the hot path.
 """
 
+from __future__ import annotations
+
 import json
 import os
-from typing import Any
 
 from kata.cli.container_id import check_id
 from kata.errors import HostError, NotFoundError
 
-Record = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Record = dict[str, Any]
 
 
 def read_record(root: str, container: str) -> Record:

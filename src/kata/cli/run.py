@@ -1,18 +1,25 @@
 """`run`: create, start, wait, delete. The command itself stands for the container's process unless it detaches."""
 
+from __future__ import annotations
+
 import contextlib
 import os
-from collections.abc import Iterator
 
 from kata.cli.bundle import Bundle, open_bundle
 from kata.cli.control import delete_container, start_container
 from kata.cli.create import Creation, check_console, create_detached, raise_on_signals, refuse_preserved_files
 from kata.cli.invocation import Invocation
 from kata.cli.pid_file import write_pid_file
-from kata.cli.records import Record, read_record
+from kata.cli.records import read_record
 from kata.cli.stand_in import StandIn, send_hello
 from kata.cli.terminal import RawMode, find_own_terminal
 from kata.errors import KataError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kata.cli.records import Record
 
 
 def run_run(invocation: Invocation) -> int:

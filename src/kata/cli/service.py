@@ -1,6 +1,6 @@
 """The way to a sandbox's daemon."""
 
-from typing import Self, TypeVar
+from __future__ import annotations
 
 from kata.cli.records import find_sandbox_dir
 from kata.errors import (
@@ -17,7 +17,11 @@ from kata.protocol.messages.sandbox import SERVICE
 from kata.protocol.protobuf import Message
 from kata.transport.ttrpc_blocking import BlockingClient, connect_blocking
 
-Reply = TypeVar("Reply", bound=Message)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self, TypeVar
+
+    Reply = TypeVar("Reply", bound=Message)
 
 CONNECT_TIMEOUT = 10.0
 CALL_TIMEOUT = 60.0
@@ -43,9 +47,7 @@ class Service:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_failure: object) -> None:
         self._client.close()
 
     def call(self, method: str, request: Message, reply: type[Reply], *, timeout: float = CALL_TIMEOUT) -> Reply:

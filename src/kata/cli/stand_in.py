@@ -1,12 +1,14 @@
 """The stand-in: the host process that is a container's process as far as an engine can see.
 
-Engines own a container's process by its pid: they wait for it, read its exit code, signal it and give it a terminal. The true
-process is in a guest, so a small one stands in for it. It hands its standard streams to the sandbox's daemon,
+Engines own a container's process by its pid: they wait for it, read its exit code, signal it and give it a terminal.
+The true process is in a guest, so a small one stands in for it. It hands its standard streams to the sandbox's daemon,
 forwards signals and the terminal's size, and ends with the exit code that the daemon reports. To kill it is to kill the
 process in the guest. It is either forked off by `create` and `exec --detach`, or is the foreground command itself.
 
 Messages are JSON over SOCK_SEQPACKET, one a packet; kata.sandbox.attach is the other end.
 """
+
+from __future__ import annotations
 
 import contextlib
 import fcntl
@@ -16,9 +18,12 @@ import select
 import signal
 import socket
 import termios
-from typing import Any, Self
 
 from kata.cli.terminal import read_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
 
 LOST = 255
 """Exit code when the daemon goes away without saying how the process ended."""
@@ -68,9 +73,7 @@ class StandIn:
             self._handlers[number] = signal.signal(number, _note)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_failure: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         signal.set_wakeup_fd(-1)

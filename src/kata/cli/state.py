@@ -1,13 +1,20 @@
 """`state`: what a container is doing, as the OCI runtime specification writes it."""
 
+from __future__ import annotations
+
 import json
-from typing import Any
 
 from kata.cli.invocation import Invocation
-from kata.cli.records import Record, describe_stopped, read_record
+from kata.cli.records import describe_stopped, read_record
 from kata.cli.service import ServiceGoneError, open_service
 from kata.errors import Code, GuestError, NotFoundError
 from kata.protocol.messages.sandbox import ContainerRequest, DocumentResponse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from kata.cli.records import Record
 
 
 def run_state(invocation: Invocation) -> int:

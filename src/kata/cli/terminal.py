@@ -4,14 +4,19 @@ The process's true terminal is in the guest and does all of the line discipline;
 go there, is always raw.
 """
 
+from __future__ import annotations
+
 import os
 import socket
 import termios
 import tty
-from typing import Any, Self
 
 from kata.errors import HostError, UsageError
 from kata.transport.ttrpc_blocking import connect_unix_socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
 
 _SEND_TIMEOUT = 10.0
 
@@ -63,7 +68,5 @@ class RawMode:
         tty.setraw(self._terminal, termios.TCSANOW)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_failure: object) -> None:
         termios.tcsetattr(self._terminal, termios.TCSADRAIN, self._saved)

@@ -1,7 +1,8 @@
 """Where stand-ins connect: each hands over a process's stdio and waits for its exit code.
 
-Over a SOCK_SEQPACKET socket the stand-in first says `{"container", "exec", "terminal", "pid"}`, with the descriptors as
-SCM_RIGHTS, then `{"resize": [rows, columns]}` and `{"signal": n}` as they come. The daemon says `{"exit": n}`, once.
+Over a SOCK_SEQPACKET socket the stand-in first says `{"container", "exec", "terminal", "pid", "proc"}`. With it come
+descriptors as SCM_RIGHTS: standard input, output and error, or a terminal; and with `proc` the directory that it has on
+/proc. Then it says `{"resize": [rows, columns]}` and `{"signal": n}` as they come. The daemon says `{"exit": n}`, once.
 """
 
 import asyncio
@@ -33,8 +34,11 @@ class Controlled(Protocol):
 class Attachment:
     """A connected stand-in and the stdio that it handed over."""
 
-    def __init__(self, connection: socket.socket, stdio: Stdio, pid: int, *, terminal: bool) -> None:
+    def __init__(
+        self, connection: socket.socket, stdio: Stdio, pid: int, *, terminal: bool, proc: int | None = None
+    ) -> None:
         self._connection = connection
+        self._proc = proc
         self.stdio = stdio
         self.pid = pid
         self.terminal = terminal
@@ -61,11 +65,19 @@ class Attachment:
             elif "signal" in message:
                 await process.signal(int(message["signal"]))
 
+    def take_proc(self) -> int | None:
+        """Hand over the descriptor of the stand-in's /proc, if it has one of its own."""
+        proc, self._proc = self._proc, None
+        return proc
+
     def finish(self, status: int | None) -> None:
         """Tell the exit code, None where there is none to tell, and let go of everything."""
         if self._follower is not None:
             self._follower.cancel()
         self.stdio.close()
+        if self._proc is not None:
+            os.close(self._proc)
+            self._proc = None
         if status is not None:
             with contextlib.suppress(OSError):
                 self._connection.send(json.dumps({"exit": status}).encode(), socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
@@ -104,13 +116,14 @@ class AttachServer:
             connection.close()
             return
         terminal = bool(hello.get("terminal"))
+        proc = descriptors.pop() if hello.get("proc") else None
         stdio = Stdio.open_terminal(descriptors[0]) if terminal else Stdio(*descriptors)
         expected = self._expect(str(hello["container"]), str(hello.get("exec", "")))
         if expected.done():
             stdio.close()
             connection.close()
         else:
-            expected.set_result(Attachment(connection, stdio, int(hello.get("pid", 0)), terminal=terminal))
+            expected.set_result(Attachment(connection, stdio, int(hello.get("pid", 0)), terminal=terminal, proc=proc))
 
     async def take(self, container: str, exec_id: str, *, timeout: float) -> Attachment:
         """Return the stand-in of this process, waiting for it to connect. Raise DeadlineError when it does not."""
@@ -128,12 +141,13 @@ class AttachServer:
 async def _receive_hello(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     while True:
         try:
-            data, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE_SIZE, 3, socket.MSG_CMSG_CLOEXEC)
+            data, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE_SIZE, 4, socket.MSG_CMSG_CLOEXEC)
             break
         except BlockingIOError:
             await wait_readable(connection.fileno())
     hello = json.loads(data) if data else {}
-    if len(descriptors) != (1 if hello.get("terminal") else 3) or not hello.get("container"):
+    wanted = (1 if hello.get("terminal") else 3) + bool(hello.get("proc"))
+    if len(descriptors) != wanted or not hello.get("container"):
         for descriptor in descriptors:
             os.close(descriptor)
         raise ValueError("not a stand-in's hello")

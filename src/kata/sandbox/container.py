@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kata.errors import Code, ExistsError, GuestError, KataError, NotFoundError, StateError, UsageError
+from kata.errors import Code, ExistsError, GuestError, HostError, KataError, NotFoundError, StateError, UsageError
 from kata.protocol.messages import agent as wire
 from kata.protocol.messages import oci
 from kata.protocol.oci.document import load_message
@@ -18,6 +18,7 @@ from kata.sandbox.attach import Attachment
 from kata.sandbox.guest import Guest
 from kata.sandbox.hooks import run_hooks
 from kata.sandbox.process import GuestProcess
+from kata.sandbox.procview import ProcView
 from kata.sandbox.states import Status, move_container
 from kata.sandbox.translation import Translation
 from kata.storage.share import Share
@@ -71,6 +72,7 @@ class Container:
         self._shared = shared
         self._init: GuestProcess | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._view: ProcView | None = None
         store.write_container(root, record)
 
     @property
@@ -103,8 +105,17 @@ class Container:
         )
         self._init = GuestProcess(self._guest, self.id, self.id, attachment)
         self._init.follow()
+        self._show_processes(attachment.take_proc())
         self._move(Status.CREATED)
         self._watcher = asyncio.create_task(self._watch(self._init))
+
+    def _show_processes(self, directory: int | None) -> None:
+        if directory is None:
+            return
+        try:
+            self._view = ProcView(directory, lambda: self._guest.list_processes(self.id))
+        except HostError:
+            os.close(directory)  # a kernel without permission events: the directory stays empty
 
     async def _run_hooks(self, *points: str) -> None:
         for point in points:
@@ -112,6 +123,8 @@ class Container:
 
     async def _watch(self, init: GuestProcess) -> None:
         status = await asyncio.shield(init.exited)
+        if self._view is not None:
+            self._view.close()
         if self.status != Status.STOPPED:
             self._move(Status.STOPPED, exit_status=status)
         for process in self.execs.values():

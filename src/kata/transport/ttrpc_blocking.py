@@ -1,15 +1,20 @@
-"""A ttrpc client that blocks: for short-lived commands, where importing asyncio would cost more than the call itself."""
+"""A ttrpc client that blocks: for short-lived commands, where importing asyncio costs more than the call itself."""
+
+from __future__ import annotations
 
 import os
 import socket
 import time
-from typing import TypeVar
 
 from kata.errors import Code, DeadlineError, GuestError, ProtocolError
 from kata.protocol.protobuf import Message
 from kata.protocol.ttrpc.engine import Answer, ClientEngine
 
-Reply = TypeVar("Reply", bound=Message)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    Reply = TypeVar("Reply", bound=Message)
 
 _CHUNK = 1 << 16
 

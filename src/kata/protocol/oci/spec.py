@@ -1,20 +1,34 @@
 """config.json of a bundle: is it one that a Linux container can be made of?
 
-The document stays the engine's own dictionary, so nothing that it wrote is lost on the way to the guest. Here only shape
-and types are checked; an error names the file, the JSON path and what is wrong.
+The document stays the engine's own dictionary, so nothing that it wrote is lost on the way to the guest. Here only
+shape and types are checked; an error names the file, the JSON path and what is wrong.
 Source: OCI runtime specification 1.2, config.md and config-linux.md.
 """
 
+from __future__ import annotations
+
 import json
-from collections.abc import Callable
-from typing import Any
 
 from kata.errors import UsageError
 
-Check = Callable[[Any, str], None]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Check = Callable[[Any, str], None]
+
 
 NAMESPACES = ("cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts")
 _INT64 = 1 << 63
+_TYPE_NAMES = {
+    type(None): "null",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    str: "a string",
+    list: "an array",
+}
 
 
 class _WrongError(Exception):
@@ -55,15 +69,7 @@ def _parse(text: str | bytes, file: str, check: Check) -> dict[str, Any]:
 
 
 def _name_type(value: Any) -> str:
-    names = {
-        type(None): "null",
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-        str: "a string",
-        list: "an array",
-    }
-    return names.get(type(value), "an object")
+    return _TYPE_NAMES.get(type(value), "an object")
 
 
 def _text(value: Any, path: str) -> None:
