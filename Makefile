@@ -5,6 +5,7 @@ PREFIX      ?= /usr/local
 DESTDIR     ?=
 KATA_KERNEL ?= built
 SHARE       := $(DESTDIR)$(PREFIX)/share/kata-containers
+PODMAN      := $(DESTDIR)/etc/containers/containers.conf.d/50-kata-runtime.conf
 DEFAULTS    := $(DESTDIR)$(PREFIX)/share/defaults/kata-containers
 PYTHON      := /usr/bin/python3
 VENV        := .venv
@@ -30,6 +31,8 @@ install: install-code install-guest ## install the runtime, the guest's kernel a
 install-code:
 	@tools/install-code "$(PREFIX)" "$(DESTDIR)"
 	@install -D -m 644 -C packaging/configuration.toml $(DEFAULTS)/configuration.toml
+	@mkdir -p $(dir $(PODMAN))
+	@sed 's|@PREFIX@|$(PREFIX)|' packaging/containers.conf > $(PODMAN)
 
 install-guest:
 ifeq ($(KATA_KERNEL),debian)
@@ -41,7 +44,7 @@ endif
 
 uninstall: ## remove what `make install` put there; /etc/kata-containers and the build cache stay
 	rm -rf $(DESTDIR)$(PREFIX)/lib/kata $(SHARE) $(DEFAULTS)
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,kata-runtime kata-image containerd-shim-kata-v2)
+	rm -f $(PODMAN) $(addprefix $(DESTDIR)$(PREFIX)/bin/,kata-runtime kata-image containerd-shim-kata-v2)
 
 $(VENV)/complete: pyproject.toml tools/make-venv
 	tools/make-venv $(VENV) check test
