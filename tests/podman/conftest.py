@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+
 from podman.engine import RUNTIME, find_runtime, running
 from podman.images import BUSYBOX, load_image
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from podman.engine import IS_VM, Terminal, build_command, podman, run, run_words, running, wait_for_log
 
 in_a_vm = pytest.mark.skipif(not IS_VM, reason="says something about VMs, and KATA_TEST_RUNTIME is none of ours")
