@@ -3,7 +3,9 @@
 import asyncio
 import fcntl
 import os
+import select
 import shutil
+import signal
 import struct
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -230,6 +232,33 @@ async def test_a_cancelled_start_leaves_no_process(tmp_path: Path, spec: VmSpec)
             await driver.start(spec)
     assert list_leftovers(spec) == []
     assert list_processes_of(derive_user_id(spec.id)) == []
+
+
+def test_qemu_and_virtiofsd_die_with_the_process_that_started_them(tmp_path: Path, spec: VmSpec) -> None:
+    reader, writer = os.pipe()
+    daemon = os.fork()
+    if daemon == 0:
+
+        async def start() -> None:
+            served = start_virtiofsd(find_virtiofsd(), str(tmp_path), spec.directory)
+            vm = await open_driver(tmp_path).start(spec)
+            os.write(writer, f"{vm.pid} {served.pid}".encode())
+            await asyncio.Event().wait()
+
+        try:
+            asyncio.run(start())
+        finally:
+            os._exit(1)
+    os.close(writer)
+    pidfds = [os.pidfd_open(int(word)) for word in os.read(reader, 100).split()]
+    os.kill(daemon, signal.SIGKILL)
+    os.waitpid(daemon, 0)
+    for pidfd in pidfds:
+        # A pidfd is readable when its process has ended.
+        assert select.select([pidfd], [], [], PATIENCE)[0]
+        os.close(pidfd)
+    os.close(reader)
+    assert len(pidfds) == 2
 
 
 async def test_a_disk_comes_and_goes_while_the_vm_runs(tmp_path: Path, spec: VmSpec) -> None:
