@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from kata.agent import clock, entropy, files, hotplug, network, volume
+from kata.agent import clock, entropy, files, hotplug, inspect, network, volume
 from kata.agent.device import HANDLERS
 from kata.agent.options import Options
 from kata.agent.sandbox import SHARE, Sandbox
@@ -17,6 +17,7 @@ from kata.agent.termination import read_termination_log
 from kata.agent.uevent import Uevents
 from kata.errors import UnsupportedError, UsageError
 from kata.protocol.messages import agent, health, types
+from kata.protocol.messages import inspect as inspection
 from kata.protocol.protobuf import Message
 from kata.transport.netlink import Netlink, open_netlink
 from kata.transport.ttrpc import Method, Services
@@ -179,6 +180,10 @@ class GuestService:
     async def list_interfaces(self, _: agent.ListInterfacesRequest) -> Message:
         return agent.Interfaces(Interfaces=network.list_interfaces(self._open_netlink()))
 
+    async def list_processes(self, request: inspection.ListProcessesRequest) -> Message:
+        container = self._sandbox.find_container(request.container_id)
+        return inspection.ListProcessesResponse(processes=inspect.list_processes(container.cgroup.list_pids()))
+
     async def list_routes(self, _: agent.ListRoutesRequest) -> Message:
         return agent.Routes(Routes=network.list_routes(self._open_netlink()))
 
@@ -288,6 +293,7 @@ def build_services(sandbox: Sandbox, uevents: Uevents, options: Options, finish:
     )
     return {
         "grpc.AgentService": {name: Method(request, handler) for name, request, handler in rows},
+        inspection.SERVICE: {"ListProcesses": Method(inspection.ListProcessesRequest, guest.list_processes)},
         "grpc.Health": {
             "Check": Method(health.CheckRequest, up.check),
             "Version": Method(health.CheckRequest, up.version),

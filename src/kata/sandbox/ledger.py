@@ -9,7 +9,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from kata.resources.cgroup import remove_cgroup
-from kata.sys.file import read_text
+from kata.sys.file import read_text, replace_file
 from kata.sys.mount import unmount
 from kata.sys.process import read_start_ticks, send_signal
 from kata.sys.tree import remove_tree
@@ -43,12 +43,15 @@ def find_ledger(directory: str) -> str:
     return f"{directory}/ledger"
 
 
+def _format_line(kind: Kind, value: str) -> str:
+    return json.dumps([kind, value]) + "\n"
+
+
 def record_resource(directory: str, kind: Kind, value: str) -> None:
     """Write down a resource of the sandbox at `directory`, before it is made. A process can only be noted after."""
-    line = json.dumps([kind, value]) + "\n"
     descriptor = os.open(find_ledger(directory), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, line.encode())
+        os.write(descriptor, _format_line(kind, value).encode())
     finally:
         os.close(descriptor)
 
@@ -66,18 +69,25 @@ def list_resources(directory: str) -> list[tuple[Kind, str]]:
     for line in read_text(find_ledger(directory)).splitlines():
         try:
             kind, value = json.loads(line)
-        except ValueError:
+            rows.append((Kind(kind), str(value)))
+        except (ValueError, TypeError):
             continue
-        rows.append((Kind(kind), value))
     return rows
 
 
 def release_resources(directory: str) -> list[str]:
-    """Release everything that is written down, the newest first, whatever fails; return a sentence per failure."""
+    """Release everything that is written down, the newest first, whatever fails; return a sentence per failure.
+
+    Blocks up to seconds. What could not be released stays written down, for another try.
+    """
     failures = []
+    kept: list[str] = []
     for kind, value in reversed(list_resources(directory)):
         try:
             _RELEASE[kind](value)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             failures.append(f"{kind} {value} could not be released: {error}")
+            kept.insert(0, _format_line(kind, value))
+    if os.path.exists(find_ledger(directory)):
+        replace_file(find_ledger(directory), "".join(kept))
     return failures

@@ -8,14 +8,21 @@ import contextlib
 import fcntl
 import json
 import os
+import struct
+import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from kata.errors import NotFoundError
+from kata.errors import NotFoundError, StateError
 from kata.sys.file import read_text, replace_file
 
 DEFAULT_ROOT = "/run/kata"
 SHARE_BASE = "/run/kata-containers/shared/sandboxes"
+
+_LOCK = struct.Struct("hhqqi4x")
+"""`struct flock` of fcntl(2) on 64-bit Linux: type, whence, start, length, pid."""
+
+_MAKING_TIME = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,25 +91,43 @@ def list_sandboxes(root: str) -> list[str]:
 
 
 def lock_sandbox(directory: str) -> int:
-    """Take the daemon's lock and return its descriptor; the kernel drops it when the daemon ends, however it ends."""
+    """Take the daemon's lock and return its descriptor; the kernel drops it when the daemon ends, however it ends.
+
+    Raise StateError when another process has it.
+    """
     descriptor = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise StateError(f"{directory} is in use by a living daemon") from error
     return descriptor
 
 
 def is_served(directory: str) -> bool:
-    """Say whether a daemon holds the sandbox's lock."""
+    """Say whether a daemon holds the sandbox's lock.
+
+    The lock is only asked about: taking it to see would make a daemon fail that takes it in the same moment.
+    """
     try:
         descriptor = os.open(f"{directory}/lock", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     finally:
         os.close(descriptor)
-    return False
+    return bool(_LOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+def is_being_made(directory: str) -> bool:
+    """Say whether the directory is so new that its daemon may just not have come to take the lock."""
+    if os.path.exists(f"{directory}/lock"):
+        return False
+    try:
+        return time.time() - os.stat(directory).st_mtime < _MAKING_TIME
+    except FileNotFoundError:
+        return False
 
 
 def describe_state(record: ContainerRecord, status: str) -> dict[str, Any]:

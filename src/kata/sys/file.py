@@ -8,10 +8,10 @@ def replace_file(path: str, text: str, mode: int = 0o600) -> None:
     temporary = f"{path}.{os.getpid()}.new"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
-        with open(descriptor, "w") as file:
+        with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
         os.rename(temporary, path)
-    except OSError:
+    except BaseException:
         os.unlink(temporary)
         raise
 
@@ -19,7 +19,7 @@ def replace_file(path: str, text: str, mode: int = 0o600) -> None:
 def read_text(path: str) -> str:
     """Return what the file holds, or an empty string where there is no such file."""
     try:
-        with open(path) as file:
+        with open(path, encoding="utf-8") as file:
             return file.read()
     except FileNotFoundError:
         return ""

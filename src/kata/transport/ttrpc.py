@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from kata.errors import Code, DeadlineError, GuestError, KataError, ProtocolError
 from kata.protocol.protobuf import Message
@@ -15,10 +15,10 @@ _MAX_CALLS = 512
 
 
 class Method(NamedTuple):
-    """How to serve one method: the request's class, and what turns it into a response."""
+    """How to serve one method: the request's class, and what turns an instance of it into a response."""
 
     request: type[Message]
-    handler: Callable[[Message], Awaitable[Message]]
+    handler: Callable[[Any], Awaitable[Message]]
 
 
 Services = Mapping[str, Mapping[str, Method]]

@@ -3,13 +3,13 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from kata.errors import DeadlineError, GuestError, HostError, ProtocolError
+from kata.transport.child import start_child
 from kata.transport.qmp import QmpSession
 
 QEMU = shutil.which("qemu-system-x86_64")
@@ -24,13 +24,13 @@ async def session() -> AsyncIterator[QmpSession]:
     ours, theirs = socket.socketpair()
     words = ["-nodefaults", "-machine", "none", "-display", "none", "-mon", "q,mode=control"]
     argv = [QEMU, *words, "-chardev", f"socket,id=q,fd={theirs.fileno()}"]
-    with subprocess.Popen(argv, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL) as process:
-        theirs.close()
-        session = QmpSession(ours)
-        await session.open(timeout=20)
-        yield session
-        await session.close()
-        process.kill()
+    child = start_child("QEMU", argv, descriptors=(theirs.fileno(),))
+    theirs.close()
+    session = QmpSession(ours)
+    await session.open(timeout=20)
+    yield session
+    await session.close()
+    await child.stop()
 
 
 @needs_qemu

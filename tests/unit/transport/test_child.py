@@ -1,5 +1,6 @@
 import asyncio
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -27,10 +28,13 @@ async def test_a_signal_is_named() -> None:
 
 
 async def test_a_child_that_obeys_is_not_killed() -> None:
-    child = start_child("tool", ["sh", "-c", "trap 'exit 7' TERM; echo up >&2; while :; do sleep 0.01; done"])
-    while not child.read_stderr():
-        await asyncio.sleep(0.005)
+    reader, writer = os.pipe()
+    script = f"trap 'exit 7' TERM; echo up >/dev/fd/{writer}; while :; do sleep 0.01; done"
+    child = start_child("tool", ["sh", "-c", script], descriptors=(writer,))
+    assert os.read(reader, 3) == b"up\n"
     assert (await child.stop(grace=10)).returncode == 7
+    os.close(reader)
+    os.close(writer)
 
 
 async def test_stopping_twice_gives_the_same_ending() -> None:
@@ -61,8 +65,12 @@ async def test_a_flood_on_standard_error_is_bounded_in_memory_and_on_disk(tmp_pa
     ending = await child.wait()
     assert ending.stderr.endswith("xend")
     assert len(ending.stderr) <= 8192
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 100_000
     log.close()
+    assert measure_files(tmp_path) <= 100_000
+
+
+def measure_files(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 async def test_only_the_descriptors_that_are_passed_arrive() -> None:
@@ -99,9 +107,6 @@ def test_a_child_dies_with_its_parent() -> None:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return
-    signal.set_wakeup_fd(-1)
-    import select  # noqa: PLC0415 - one use
-
     assert select.select([descriptor], [], [], 10)[0]
     os.close(descriptor)
 

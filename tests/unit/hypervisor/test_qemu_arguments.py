@@ -78,13 +78,7 @@ GOLDEN = """\
 
 def show(arguments: list[str]) -> str:
     """One option a line."""
-    return (
-        "".join(
-            f"{'' if index == 0 else chr(10) if word.startswith('-') else ' '}{word}"
-            for index, word in enumerate(arguments)
-        )
-        + "\n"
-    )
+    return "".join(f"\n{word}" if word.startswith("-") else f" {word}" for word in arguments).lstrip() + "\n"
 
 
 def test_a_whole_vm_gives_this_command_line() -> None:
