@@ -11,7 +11,7 @@ from kata.errors import ExistsError, KataError, NotFoundError, StateError
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.protocol.messages import agent as wire
-from kata.resources.cgroup import create_cgroup, join_cgroup
+from kata.resources.cgroup import create_cgroup, drop_cgroup, join_cgroup, leave_cgroup
 from kata.resources.size import size_vm
 from kata.sandbox import store
 from kata.sandbox.attach import AttachServer
@@ -23,6 +23,8 @@ from kata.sandbox.translation import GUEST_SHARE, GUEST_SHM, translate_spec
 from kata.sandbox.vm import SHARE_TAG, SandboxVm, Site, start_vm
 
 _STAND_IN_TIMEOUT = 10.0
+_CGROUP_TIMEOUT = 0.5
+_CGROUP_PAUSE = 0.01
 _HOSTNAME_LIMIT = 64
 _SHM_SIZE = 64 << 20
 _SHARE_STORAGE = wire.Storage(
@@ -152,7 +154,7 @@ class Sandbox:
 
     def _enter_cgroup(self, bundle: Bundle, pid: int, vm: SandboxVm) -> None:
         """Put the stand-in, and with the first container the VM too, where the engine looks for its usage."""
-        path = (bundle.spec.get("linux") or {}).get("cgroupsPath")
+        path = _find_cgroup(bundle)
         if not path:
             return
         create_cgroup(path, lambda directory: record_resource(self.directory, Kind.CGROUP, directory))
@@ -192,11 +194,16 @@ class Sandbox:
         await container.run_poststop()
         if last:
             await self.stop()
+        else:
+            await _give_up_cgroup(container.bundle)
 
     async def _forget(self, container: Container, vm: SandboxVm | None) -> None:
         """Drop what the host holds for one container. Without a VM, the sandbox's end releases the share."""
         self.containers.pop(container.id, None)
         container.lose(LOST_STATUS)
+        path = _find_cgroup(container.bundle)
+        if path:
+            leave_cgroup(path, container.record.pid)  # it may be the very command that waits for the removal
         if vm is not None:
             container.unshare(vm.share)
         store.remove_container(self._root, container.id)
@@ -232,6 +239,19 @@ class Sandbox:
         if self._vm is None or self._state != SandboxState.RUNNING:
             raise StateError(f"sandbox {self.id} is {self._state}")
         return self._vm
+
+
+def _find_cgroup(bundle: Bundle) -> str:
+    return str((bundle.spec.get("linux") or {}).get("cgroupsPath") or "")
+
+
+async def _give_up_cgroup(bundle: Bundle) -> None:
+    """Remove a container's host cgroup. The sandbox's end removes the one that the VM itself is in."""
+    path = _find_cgroup(bundle)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_CGROUP_TIMEOUT):
+            while path and not drop_cgroup(path):
+                await asyncio.sleep(_CGROUP_PAUSE)  # the kernel tells nobody when the last process is gone
 
 
 def _find_shm_size(spec: dict[str, Any]) -> int:
