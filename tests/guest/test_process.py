@@ -30,11 +30,11 @@ def test_a_process_that_dies_of_a_signal_exits_with_128_and_its_number(pod: Cont
 
 
 def test_environment_directory_user_and_groups_are_those_of_the_spec(engine: Engine, pod: Container) -> None:
-    user = {"uid": 1000, "gid": 100, "additionalGids": [10, 4711], "umask": 0o27}
+    user = {"uid": 1000, "gid": 100, "additionalGids": [10, 4711]}
     change = alter(user=user, env=["PATH=/bin", "GREETING=guten Tag", "EMPTY="], cwd="/mnt")
-    script = 'echo "$GREETING|${EMPTY-unset}|$PWD|$(id -u)|$(id -g)|$(id -G)|$(umask)"'
+    script = 'echo "$GREETING|${EMPTY-unset}|$PWD|$(id -u)|$(id -g)|$(id -G)"'
     result = engine.run_container("sh", "-c", script, pod=pod.id, change=change)
-    assert (result.code, result.text) == (0, "guten Tag||/mnt|1000|100|100 10 4711|0027\n"), result
+    assert (result.code, result.text) == (0, "guten Tag||/mnt|1000|100|100 10 4711\n"), result
 
 
 def test_flags_of_exec_change_user_groups_directory_and_environment(pod: Container) -> None:

@@ -61,31 +61,21 @@ def join_cgroup(path: str, pid: int) -> None:
 
 
 def leave_cgroup(path: str, pid: int) -> None:
-    """Move a process that is in the cgroup to where this process is, in every hierarchy."""
-    own = _list_own_cgroups()
+    """Move a process from the cgroup, if it is in it, to the root of every hierarchy; then the cgroup can be removed.
+
+    A pid that is somebody else's by now is not touched.
+    """
     for hierarchy in list_hierarchies():
-        place = own.get(os.path.basename(hierarchy).split(",")[0], own.get("", "/"))
-        with contextlib.suppress(OSError):  # it ends just now, or it is not ours to move
+        with contextlib.suppress(OSError):  # it ends just now, or the hierarchy has no such cgroup
             with open(f"{hierarchy}/{translate_path(path)}/cgroup.procs") as members:
                 if str(pid) not in members.read().split():
                     continue
-            with open(f"{hierarchy}{place}/cgroup.procs", "w") as file:
+            with open(f"{hierarchy}/cgroup.procs", "w") as file:
                 file.write(str(pid))
 
 
-def _list_own_cgroups() -> dict[str, str]:
-    """Return our cgroup by controller; that of cgroup v2 has an empty name. Source: cgroups(7), /proc/PID/cgroup."""
-    found = {}
-    with open("/proc/self/cgroup") as file:
-        for line in file:
-            _, controllers, path = line.rstrip("\n").split(":", 2)
-            for name in controllers.removeprefix("name=").split(","):
-                found[name] = path
-    return found
-
-
 def drop_cgroup(path: str) -> bool:
-    """Remove the cgroup in every hierarchy where nobody is in it. Return whether it is gone everywhere.
+    """Remove the cgroup from every hierarchy where nobody is in it. Return whether it is gone everywhere.
 
     Its parents stay: others may come to use them.
     """

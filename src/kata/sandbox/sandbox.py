@@ -50,6 +50,7 @@ class Sandbox:
         self._started: asyncio.Task[SandboxVm] | None = None
         self._followers: list[asyncio.Task[None]] = []
         self._reserved: set[str] = set()
+        self._cgroup = ""
         self._stopped: asyncio.Task[None] | None = None
 
     def _move(self, then: SandboxState) -> None:
@@ -67,6 +68,9 @@ class Sandbox:
         self._config = load_configuration(config)
         first = read_bundle(bundle)
         size = size_vm(first.spec, self._config.hypervisor)
+        with self.timeline.measure("host cgroup"):
+            self._cgroup = _find_cgroup(first.spec)
+            self._enter_cgroup(first.spec, os.getpid())
         site = Site(self.id, self.directory, self._root, self._config, self.timeline, self._log)
         vm = await start_vm(site, size)
         self._vm = vm
@@ -139,8 +143,7 @@ class Sandbox:
         container = Container(self._root, vm.guest, bundle, record, names)
         self.containers[container_id] = container
         try:
-            with self.timeline.measure("host cgroup"):
-                self._enter_cgroup(bundle, pid, vm)
+            self._enter_cgroup(bundle.spec, pid)
             with self.timeline.measure("share files"):
                 for shared in translation.shared:
                     vm.share.bind(shared.source, shared.name, readonly=shared.readonly)
@@ -152,14 +155,16 @@ class Sandbox:
             raise
         self.timeline.write()
 
-    def _enter_cgroup(self, bundle: Bundle, pid: int, vm: SandboxVm) -> None:
-        """Put the stand-in, and with the first container the VM too, where the engine looks for its usage."""
-        path = _find_cgroup(bundle)
-        if not path:
-            return
-        create_cgroup(path, lambda directory: record_resource(self.directory, Kind.CGROUP, directory))
-        for member in (pid, *(vm.list_pids() if len(self.containers) == 1 else ())):
-            join_cgroup(path, member)
+    def _enter_cgroup(self, spec: dict[str, Any], pid: int) -> None:
+        """Put a process where the engine looks for a container's usage: the stand-in, or this daemon.
+
+        The daemon enters that of the first container before it starts anything, so that the VM is accounted from its
+        first page on.
+        """
+        path = _find_cgroup(spec)
+        if path:
+            create_cgroup(path, lambda directory: record_resource(self.directory, Kind.CGROUP, directory))
+            join_cgroup(path, pid)
 
     def find_container(self, container_id: str) -> Container:
         """Raise NotFoundError for a container that is not of this sandbox."""
@@ -194,18 +199,18 @@ class Sandbox:
         await container.run_poststop()
         if last:
             await self.stop()
-        else:
-            await _give_up_cgroup(container.bundle)
 
     async def _forget(self, container: Container, vm: SandboxVm | None) -> None:
         """Drop what the host holds for one container. Without a VM, the sandbox's end releases the share."""
         self.containers.pop(container.id, None)
         container.lose(LOST_STATUS)
-        path = _find_cgroup(container.bundle)
+        path = _find_cgroup(container.bundle.spec)
         if path:
             leave_cgroup(path, container.record.pid)  # it may be the very command that waits for the removal
         if vm is not None:
             container.unshare(vm.share)
+            if path and path != self._cgroup:
+                await _remove_cgroup(path)
         store.remove_container(self._root, container.id)
 
     async def stop(self) -> None:
@@ -225,6 +230,8 @@ class Sandbox:
             await self._forget(container, None)
         if self._vm is not None:
             await self._vm.stop()
+        if self._cgroup:
+            leave_cgroup(self._cgroup, os.getpid())
         for failure in release_resources(self.directory):
             self._log.write("error", failure)
         self._move(SandboxState.STOPPED)
@@ -241,16 +248,15 @@ class Sandbox:
         return self._vm
 
 
-def _find_cgroup(bundle: Bundle) -> str:
-    return str((bundle.spec.get("linux") or {}).get("cgroupsPath") or "")
+def _find_cgroup(spec: dict[str, Any]) -> str:
+    return str((spec.get("linux") or {}).get("cgroupsPath") or "")
 
 
-async def _give_up_cgroup(bundle: Bundle) -> None:
-    """Remove a container's host cgroup. The sandbox's end removes the one that the VM itself is in."""
-    path = _find_cgroup(bundle)
+async def _remove_cgroup(path: str) -> None:
+    """Remove a container's host cgroup. What somebody else keeps busy is left to the sandbox's end."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_CGROUP_TIMEOUT):
-            while path and not drop_cgroup(path):
+            while not drop_cgroup(path):
                 await asyncio.sleep(_CGROUP_PAUSE)  # the kernel tells nobody when the last process is gone
 
 
