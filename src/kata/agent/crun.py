@@ -116,7 +116,7 @@ class Crun:
 
 
 def _read_reason(log: str) -> str:
-    """What crun wrote last, in one line, without its time stamps."""
+    """What crun complained about, in one line."""
     try:
         with open(log, encoding="utf-8", errors="replace") as file:
             lines = file.read(4096).splitlines()
@@ -125,4 +125,4 @@ def _read_reason(log: str) -> str:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(log)
-    return "; ".join(line.partition(": ")[2] or line for line in lines if line)
+    return "; ".join(filter(None, lines))

@@ -80,7 +80,8 @@ class Guest:
             self.log.write("warn", "a port is not served", port=port, error=error)
 
     def _make_connection(self) -> ServerConnection:
-        return ServerConnection(self._services, self._note_error)
+        shared = self._options.server_addr.startswith("vport:")
+        return ServerConnection(self._services, self._note_error, shared=shared)
 
     def _note_error(self, call: Call, error: Exception) -> None:
         self.log.write("error", "a call failed unexpectedly", method=call.method, error=repr(error))

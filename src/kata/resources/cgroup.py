@@ -60,6 +60,36 @@ def join_cgroup(path: str, pid: int) -> None:
             file.write(str(pid))
 
 
+def leave_cgroup(path: str, pid: int) -> None:
+    """Move a process from the cgroup, if it is in it, to the root of every hierarchy; then the cgroup can be removed.
+
+    A pid that is somebody else's by now is not touched.
+    """
+    for hierarchy in list_hierarchies():
+        with contextlib.suppress(OSError):  # it ends just now, or the hierarchy has no such cgroup
+            with open(f"{hierarchy}/{translate_path(path)}/cgroup.procs") as members:
+                if str(pid) not in members.read().split():
+                    continue
+            with open(f"{hierarchy}/cgroup.procs", "w") as file:
+                file.write(str(pid))
+
+
+def drop_cgroup(path: str) -> bool:
+    """Remove the cgroup from every hierarchy where nobody is in it. Return whether it is gone everywhere.
+
+    Its parents stay: others may come to use them.
+    """
+    gone = True
+    for hierarchy in list_hierarchies():
+        try:
+            os.rmdir(f"{hierarchy}/{translate_path(path)}")
+        except FileNotFoundError:
+            continue
+        except OSError:
+            gone = False
+    return gone
+
+
 def remove_cgroup(directory: str) -> None:
     """Remove one directory of a hierarchy, waiting a little for processes that are just ending.
 

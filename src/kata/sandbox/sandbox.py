@@ -11,7 +11,7 @@ from kata.errors import ExistsError, KataError, NotFoundError, StateError
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.protocol.messages import agent as wire
-from kata.resources.cgroup import create_cgroup, join_cgroup
+from kata.resources.cgroup import create_cgroup, drop_cgroup, join_cgroup, leave_cgroup
 from kata.resources.size import size_vm
 from kata.sandbox import store
 from kata.sandbox.attach import AttachServer
@@ -23,6 +23,8 @@ from kata.sandbox.translation import GUEST_SHARE, GUEST_SHM, translate_spec
 from kata.sandbox.vm import SHARE_TAG, SandboxVm, Site, start_vm
 
 _STAND_IN_TIMEOUT = 10.0
+_CGROUP_TIMEOUT = 0.5
+_CGROUP_PAUSE = 0.01
 _HOSTNAME_LIMIT = 64
 _SHM_SIZE = 64 << 20
 _SHARE_STORAGE = wire.Storage(
@@ -48,6 +50,7 @@ class Sandbox:
         self._started: asyncio.Task[SandboxVm] | None = None
         self._followers: list[asyncio.Task[None]] = []
         self._reserved: set[str] = set()
+        self._cgroup = ""
         self._stopped: asyncio.Task[None] | None = None
 
     def _move(self, then: SandboxState) -> None:
@@ -65,6 +68,9 @@ class Sandbox:
         self._config = load_configuration(config)
         first = read_bundle(bundle)
         size = size_vm(first.spec, self._config.hypervisor)
+        with self.timeline.measure("host cgroup"):
+            self._cgroup = _find_cgroup(first.spec)
+            self._enter_cgroup(first.spec, os.getpid())
         site = Site(self.id, self.directory, self._root, self._config, self.timeline, self._log)
         vm = await start_vm(site, size)
         self._vm = vm
@@ -137,8 +143,7 @@ class Sandbox:
         container = Container(self._root, vm.guest, bundle, record, names)
         self.containers[container_id] = container
         try:
-            with self.timeline.measure("host cgroup"):
-                self._enter_cgroup(bundle, pid, vm)
+            self._enter_cgroup(bundle.spec, pid)
             with self.timeline.measure("share files"):
                 for shared in translation.shared:
                     vm.share.bind(shared.source, shared.name, readonly=shared.readonly)
@@ -150,14 +155,16 @@ class Sandbox:
             raise
         self.timeline.write()
 
-    def _enter_cgroup(self, bundle: Bundle, pid: int, vm: SandboxVm) -> None:
-        """Put the stand-in, and with the first container the VM too, where the engine looks for its usage."""
-        path = (bundle.spec.get("linux") or {}).get("cgroupsPath")
-        if not path:
-            return
-        create_cgroup(path, lambda directory: record_resource(self.directory, Kind.CGROUP, directory))
-        for member in (pid, *(vm.list_pids() if len(self.containers) == 1 else ())):
-            join_cgroup(path, member)
+    def _enter_cgroup(self, spec: dict[str, Any], pid: int) -> None:
+        """Put a process where the engine looks for a container's usage: the stand-in, or this daemon.
+
+        The daemon enters that of the first container before it starts anything, so that the VM is accounted from its
+        first page on.
+        """
+        path = _find_cgroup(spec)
+        if path:
+            create_cgroup(path, lambda directory: record_resource(self.directory, Kind.CGROUP, directory))
+            join_cgroup(path, pid)
 
     def find_container(self, container_id: str) -> Container:
         """Raise NotFoundError for a container that is not of this sandbox."""
@@ -197,8 +204,13 @@ class Sandbox:
         """Drop what the host holds for one container. Without a VM, the sandbox's end releases the share."""
         self.containers.pop(container.id, None)
         container.lose(LOST_STATUS)
+        path = _find_cgroup(container.bundle.spec)
+        if path:
+            leave_cgroup(path, container.record.pid)  # it may be the very command that waits for the removal
         if vm is not None:
             container.unshare(vm.share)
+            if path and path != self._cgroup:
+                await _remove_cgroup(path)
         store.remove_container(self._root, container.id)
 
     async def stop(self) -> None:
@@ -218,6 +230,8 @@ class Sandbox:
             await self._forget(container, None)
         if self._vm is not None:
             await self._vm.stop()
+        if self._cgroup:
+            leave_cgroup(self._cgroup, os.getpid())
         for failure in release_resources(self.directory):
             self._log.write("error", failure)
         self._move(SandboxState.STOPPED)
@@ -232,6 +246,18 @@ class Sandbox:
         if self._vm is None or self._state != SandboxState.RUNNING:
             raise StateError(f"sandbox {self.id} is {self._state}")
         return self._vm
+
+
+def _find_cgroup(spec: dict[str, Any]) -> str:
+    return str((spec.get("linux") or {}).get("cgroupsPath") or "")
+
+
+async def _remove_cgroup(path: str) -> None:
+    """Remove a container's host cgroup. What somebody else keeps busy is left to the sandbox's end."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_CGROUP_TIMEOUT):
+            while not drop_cgroup(path):
+                await asyncio.sleep(_CGROUP_PAUSE)  # the kernel tells nobody when the last process is gone
 
 
 def _find_shm_size(spec: dict[str, Any]) -> int:

@@ -125,3 +125,13 @@ def test_random_bytes_are_frames_or_a_protocol_error(wire: bytes) -> None:
     for engine in (ClientEngine(), ServerEngine()):
         with contextlib.suppress(ProtocolError):
             engine.receive(wire)
+
+
+def test_on_a_shared_stream_the_first_stream_id_again_is_a_new_client() -> None:
+    server = ServerEngine(shared=True)
+    server.receive(frame_request(1) + frame_request(3))
+
+    calls = server.receive(frame_request(5) + frame_request(1) + frame_request(3))
+
+    assert [call.stream for call in calls] == [1, 3]
+    assert server.clients == 2

@@ -9,7 +9,7 @@ import pytest
 
 from kata.errors import Code, DeadlineError, GuestError, NotFoundError, ProtocolError
 from kata.protocol.protobuf import Message
-from kata.protocol.ttrpc.engine import Call
+from kata.protocol.ttrpc.engine import Call, ClientEngine
 from kata.protocol.ttrpc.frame import Frame, Kind
 from kata.protocol.ttrpc.messages import KeyValue
 from kata.transport.ttrpc import Client, Method, ServerConnection, Services, connect_socket, connect_unix
@@ -177,6 +177,23 @@ async def test_a_caller_that_hangs_up_cancels_its_calls() -> None:
             await handlers.cancelled.wait()
         with pytest.raises(GuestError):
             await waiting
+
+
+async def test_a_new_client_on_a_shared_stream_cancels_the_calls_of_the_one_before() -> None:
+    handlers = Handlers()
+    ours, theirs = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    await loop.create_connection(lambda: ServerConnection(handlers.services, shared=True), sock=theirs)
+    reader, writer = await asyncio.open_connection(sock=ours)
+    async with asyncio.timeout(5):
+        writer.write(ClientEngine().request("t.Test", "Wait", b"", None)[1])
+        await handlers.entered.wait()
+        writer.write(ClientEngine().request("t.Test", "Echo", b"", None)[1])
+        await handlers.cancelled.wait()
+        [answer] = ClientEngine().receive(await reader.read(1000))
+    writer.close()
+
+    assert (answer.stream, answer.code) == (1, Code.OK)
 
 
 async def test_a_server_that_goes_away_fails_the_calls_under_way_and_those_after() -> None:

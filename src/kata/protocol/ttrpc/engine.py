@@ -64,17 +64,27 @@ class ClientEngine:
 
 
 class ServerEngine:
-    """Reads requests and frames responses."""
+    """Reads requests and frames responses. `clients` counts those that were seen.
 
-    def __init__(self) -> None:
+    Clients of a `shared` byte stream may follow one another unseen, as they do on a virtio-serial port. There stream 1
+    once more is the first call of a new client; elsewhere it is an error.
+    """
+
+    def __init__(self, *, shared: bool = False) -> None:
+        self.clients = 1
+        self._shared = shared
         self._last = 0
         self._frames = FrameDecoder()
 
     def receive(self, data: bytes) -> list[Call]:
-        calls = []
+        calls: list[Call] = []
         for frame in self._frames.feed(data):
             if frame.kind != Kind.REQUEST:
                 raise ProtocolError(f"ttrpc client sent a frame of kind {frame.kind} on stream {frame.stream}")
+            if self._shared and self._last and frame.stream == 1:
+                self.clients += 1
+                self._last = 0
+                calls.clear()
             if frame.stream % 2 == 0 or frame.stream <= self._last:
                 raise ProtocolError(f"ttrpc client used stream id {frame.stream} after {self._last}")
             self._last = frame.stream
