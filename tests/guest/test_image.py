@@ -36,7 +36,7 @@ class Pair:
 
 
 _PAIRS = (
-    Pair("vmlinuz.container", "kata-containers.img"),
+    Pair("vmlinux.container", "kata-containers.img"),
     Pair("vmlinux.container", "kata-containers-initrd.img"),
     Pair("vmlinuz-debian.container", "kata-containers-initrd-debian.img"),
 )
