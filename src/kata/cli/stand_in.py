@@ -126,11 +126,14 @@ def receive_exit(connection: socket.socket) -> int:
     return int(json.loads(data)["exit"]) & 0xFF
 
 
-def send_hello(connection: socket.socket, container: str, exec_id: str, terminal: int | None) -> None:
-    """Introduce this process to the daemon and hand over its standard streams, or the terminal."""
-    hello = {"container": container, "exec": exec_id, "terminal": terminal is not None, "pid": os.getpid()}
+def send_hello(
+    connection: socket.socket, container: str, exec_id: str, terminal: int | None, proc: int | None = None
+) -> None:
+    """Introduce this process to the daemon and hand over its standard streams, or the terminal, and its own /proc."""
+    hello: dict[str, Any] = {"container": container, "exec": exec_id, "terminal": terminal is not None}
+    hello |= {"pid": os.getpid(), "proc": proc is not None}
     streams = [0, 1, 2] if terminal is None else [terminal]
-    socket.send_fds(connection, [json.dumps(hello).encode()], streams)
+    socket.send_fds(connection, [json.dumps(hello).encode()], streams if proc is None else [*streams, proc])
 
 
 def fork_stand_in(connection: socket.socket, container: str, exec_id: str, slave: int | None) -> int:
@@ -162,11 +165,30 @@ def _stand_in(connection: socket.socket, container: str, exec_id: str, slave: in
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
         comm.write(_NAME)
     connection.setblocking(True)
+    proc = None if exec_id else _cover_proc()
     with StandIn(connection, terminal) as stand_in:
-        send_hello(connection, container, exec_id, terminal)
+        send_hello(connection, container, exec_id, terminal, proc)
+        if proc is not None:
+            os.close(proc)
         if terminal is None:
             _let_go_of_streams()
         return stand_in.follow()
+
+
+def _cover_proc() -> int | None:
+    """Put an empty file system on /proc of a mount namespace of our own and return its directory.
+
+    Who enters this namespace to list a container's processes (`podman top`) would find the host's otherwise. Without
+    the privilege to do so the namespace stays the host's.
+    """
+    from kata.sys import linux, namespace  # noqa: PLC0415 - ctypes: not on the path of the process that forks
+
+    try:
+        namespace.enter_private_mount_namespace()
+        linux.mount("kata", "/proc", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC, "size=8m,mode=555")
+        return os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
 
 
 def _let_go_of_streams() -> None:

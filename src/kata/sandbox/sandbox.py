@@ -11,7 +11,7 @@ from kata.errors import ExistsError, KataError, NotFoundError, StateError
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.protocol.messages import agent as wire
-from kata.resources.cgroup import create_cgroup, join_cgroup
+from kata.resources.cgroup import create_cgroup, join_cgroup, leave_cgroups, list_cgroup, remove_cgroup
 from kata.resources.size import size_vm
 from kata.sandbox import store
 from kata.sandbox.attach import AttachServer
@@ -48,6 +48,7 @@ class Sandbox:
         self._started: asyncio.Task[SandboxVm] | None = None
         self._followers: list[asyncio.Task[None]] = []
         self._reserved: set[str] = set()
+        self._cgroup = ""
         self._stopped: asyncio.Task[None] | None = None
 
     def _move(self, then: SandboxState) -> None:
@@ -65,6 +66,9 @@ class Sandbox:
         self._config = load_configuration(config)
         first = read_bundle(bundle)
         size = size_vm(first.spec, self._config.hypervisor)
+        with self.timeline.measure("host cgroup"):
+            self._cgroup = _find_cgroup(first.spec)
+            self._enter_cgroup(first.spec, os.getpid())
         site = Site(self.id, self.directory, self._root, self._config, self.timeline, self._log)
         vm = await start_vm(site, size)
         self._vm = vm
@@ -137,8 +141,7 @@ class Sandbox:
         container = Container(self._root, vm.guest, bundle, record, names)
         self.containers[container_id] = container
         try:
-            with self.timeline.measure("host cgroup"):
-                self._enter_cgroup(bundle, pid, vm)
+            self._enter_cgroup(bundle.spec, pid)
             with self.timeline.measure("share files"):
                 for shared in translation.shared:
                     vm.share.bind(shared.source, shared.name, readonly=shared.readonly)
@@ -150,14 +153,16 @@ class Sandbox:
             raise
         self.timeline.write()
 
-    def _enter_cgroup(self, bundle: Bundle, pid: int, vm: SandboxVm) -> None:
-        """Put the stand-in, and with the first container the VM too, where the engine looks for its usage."""
-        path = (bundle.spec.get("linux") or {}).get("cgroupsPath")
-        if not path:
-            return
-        create_cgroup(path, lambda directory: record_resource(self.directory, Kind.CGROUP, directory))
-        for member in (pid, *(vm.list_pids() if len(self.containers) == 1 else ())):
-            join_cgroup(path, member)
+    def _enter_cgroup(self, spec: dict[str, Any], pid: int) -> None:
+        """Put a process where the engine looks for a container's usage: the stand-in, or this daemon.
+
+        The daemon enters that of the first container before it starts anything, so that the VM is accounted from its
+        first page on.
+        """
+        path = _find_cgroup(spec)
+        if path:
+            create_cgroup(path, lambda directory: record_resource(self.directory, Kind.CGROUP, directory))
+            join_cgroup(path, pid)
 
     def find_container(self, container_id: str) -> Container:
         """Raise NotFoundError for a container that is not of this sandbox."""
@@ -199,6 +204,10 @@ class Sandbox:
         container.lose(LOST_STATUS)
         if vm is not None:
             container.unshare(vm.share)
+            path = _find_cgroup(container.bundle.spec)
+            if path and path != self._cgroup:
+                for directory in list_cgroup(path):
+                    remove_cgroup(directory)
         store.remove_container(self._root, container.id)
 
     async def stop(self) -> None:
@@ -218,6 +227,7 @@ class Sandbox:
             await self._forget(container, None)
         if self._vm is not None:
             await self._vm.stop()
+        leave_cgroups(os.getpid())
         for failure in release_resources(self.directory):
             self._log.write("error", failure)
         self._move(SandboxState.STOPPED)
@@ -232,6 +242,10 @@ class Sandbox:
         if self._vm is None or self._state != SandboxState.RUNNING:
             raise StateError(f"sandbox {self.id} is {self._state}")
         return self._vm
+
+
+def _find_cgroup(spec: dict[str, Any]) -> str:
+    return str((spec.get("linux") or {}).get("cgroupsPath") or "")
 
 
 def _find_shm_size(spec: dict[str, Any]) -> int:
