@@ -545,6 +545,7 @@ async def test_the_log_arrives_as_json_lines(vm: AgentVm) -> None:
     async with asyncio.timeout(10):
         line = await reader.readline()
     writer.close()
+    await writer.wait_closed()
     entry = json.loads(line)
     assert entry["source"] == "agent"
     assert entry["level"] == "INFO"
@@ -560,6 +561,18 @@ async def test_a_host_that_comes_back_finds_its_containers(vm: AgentVm) -> None:
             await vm.call("WriteStdin", write, agent.WriteStreamResponse)
             read = agent.ReadStreamRequest(container_id="survivor", len=10)
             assert (await vm.call("ReadStdout", read, agent.ReadStreamResponse)).data == b"again"
+
+
+async def test_the_debug_console_is_a_shell_for_each_connection(artefacts: Path, tmp_path: Path) -> None:
+    build_image(artefacts, debug=True)
+    async with boot_vm(tmp_path, artefacts, debug=True):
+        for _ in range(2):
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "vport-1026.sock"))
+            writer.write(b"test -t 0 && echo $((40 + 2)) terminals; exit\n")
+            async with asyncio.timeout(30):
+                await reader.readuntil(b"42 terminals")
+            writer.close()
+            await writer.wait_closed()
 
 
 @pytest.mark.parametrize("initrd", [False, True], ids=["image", "initrd"])

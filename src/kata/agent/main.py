@@ -1,15 +1,11 @@
 """The guest's agent: PID 1 of the VM, or a plain process in tests."""
 
-import gc
+import asyncio
 import os
+import signal
 import sys
 
-gc.disable()  # until all is imported: nothing of that is ever garbage, and looking for some takes a tenth of the time
-
-import asyncio  # noqa: E402 - see above
-import signal  # noqa: E402
-
-from kata.agent.options import Options, read_options  # noqa: E402
+from kata.agent.options import Options, read_options
 
 
 def main() -> None:
@@ -35,8 +31,6 @@ async def _serve(options: Options) -> None:
     from kata.agent.guest import Guest  # noqa: PLC0415 - after boot: what is imported late cannot delay the mounts
 
     guest = Guest(options)
-    gc.freeze()
-    gc.enable()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, guest.finish)
     try:
