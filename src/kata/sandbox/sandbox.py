@@ -11,7 +11,7 @@ from kata.errors import ExistsError, KataError, NotFoundError, StateError
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.protocol.messages import agent as wire
-from kata.resources.cgroup import create_cgroup, join_cgroup, leave_cgroups, list_cgroup, remove_cgroup
+from kata.resources.cgroup import create_cgroup, drop_cgroup, join_cgroup, leave_cgroup
 from kata.resources.size import size_vm
 from kata.sandbox import store
 from kata.sandbox.attach import AttachServer
@@ -23,6 +23,8 @@ from kata.sandbox.translation import GUEST_SHARE, GUEST_SHM, translate_spec
 from kata.sandbox.vm import SHARE_TAG, SandboxVm, Site, start_vm
 
 _STAND_IN_TIMEOUT = 10.0
+_CGROUP_TIMEOUT = 0.5
+_CGROUP_PAUSE = 0.01
 _HOSTNAME_LIMIT = 64
 _SHM_SIZE = 64 << 20
 _SHARE_STORAGE = wire.Storage(
@@ -202,12 +204,13 @@ class Sandbox:
         """Drop what the host holds for one container. Without a VM, the sandbox's end releases the share."""
         self.containers.pop(container.id, None)
         container.lose(LOST_STATUS)
+        path = _find_cgroup(container.bundle.spec)
+        if path:
+            leave_cgroup(path, container.record.pid)  # it may be the very command that waits for the removal
         if vm is not None:
             container.unshare(vm.share)
-            path = _find_cgroup(container.bundle.spec)
             if path and path != self._cgroup:
-                for directory in list_cgroup(path):
-                    remove_cgroup(directory)
+                await _remove_cgroup(path)
         store.remove_container(self._root, container.id)
 
     async def stop(self) -> None:
@@ -227,7 +230,8 @@ class Sandbox:
             await self._forget(container, None)
         if self._vm is not None:
             await self._vm.stop()
-        leave_cgroups(os.getpid())
+        if self._cgroup:
+            leave_cgroup(self._cgroup, os.getpid())
         for failure in release_resources(self.directory):
             self._log.write("error", failure)
         self._move(SandboxState.STOPPED)
@@ -246,6 +250,14 @@ class Sandbox:
 
 def _find_cgroup(spec: dict[str, Any]) -> str:
     return str((spec.get("linux") or {}).get("cgroupsPath") or "")
+
+
+async def _remove_cgroup(path: str) -> None:
+    """Remove a container's host cgroup. What somebody else keeps busy is left to the sandbox's end."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_CGROUP_TIMEOUT):
+            while not drop_cgroup(path):
+                await asyncio.sleep(_CGROUP_PAUSE)  # the kernel tells nobody when the last process is gone
 
 
 def _find_shm_size(spec: dict[str, Any]) -> int:
