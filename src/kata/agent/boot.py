@@ -1,5 +1,6 @@
 """What PID 1 does before anything else can work: mounts, modules, cgroups, loopback, standard descriptors."""
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -43,6 +44,10 @@ _IFREQ = struct.Struct("16sH22x")
 _MOST_FILES = 1 << 20
 
 
+# mallopt(3): M_MMAP_THRESHOLD
+_MMAP_THRESHOLD, _LARGE = -3, 1 << 17
+
+
 def boot() -> None:
     """Make a bare kernel a place where containers can run. Raise OSError when something indispensable fails."""
     os.environ["PATH"] = _PATH
@@ -57,6 +62,7 @@ def boot() -> None:
     _raise_loopback()
     resource.setrlimit(resource.RLIMIT_NOFILE, (_MOST_FILES, _MOST_FILES))
     os.setsid()
+    _return_large_buffers()
 
 
 def _mount(source: str, target: str, fstype: str, flags: int, options: str) -> None:
@@ -110,3 +116,12 @@ def _raise_loopback() -> None:
         answer = fcntl.ioctl(sock, _SIOCGIFFLAGS, _IFREQ.pack(b"lo", 0))
         flags = _IFREQ.unpack(answer)[1]
         fcntl.ioctl(sock, _SIOCSIFFLAGS, _IFREQ.pack(b"lo", flags | _IFF_UP))
+
+
+def _return_large_buffers() -> None:
+    """Have glibc give large buffers back to the kernel for good.
+
+    Left alone it raises its threshold to the largest buffer that was freed, and from then on frames of a few MiB
+    live on the heap and pin it.
+    """
+    ctypes.CDLL(None).mallopt(ctypes.c_int(_MMAP_THRESHOLD), ctypes.c_int(_LARGE))

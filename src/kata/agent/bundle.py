@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from kata.agent import cgroup
 from kata.agent.spec import convert_spec
-from kata.agent.tree import remove_tree
 from kata.errors import HostError, UsageError
 from kata.protocol.messages.agent import StringUser
 from kata.protocol.messages.oci import (
@@ -20,6 +19,7 @@ from kata.protocol.messages.oci import (
     Spec,
 )
 from kata.sys import mount
+from kata.sys.tree import remove_tree
 
 _HOST_ONLY = frozenset({"network", "time"})
 _FILES = POSIXRlimit(Type="RLIMIT_NOFILE", Soft=1024, Hard=1 << 19)

@@ -33,6 +33,7 @@ class Cgroup:
         """`path` is absolute, below the root cgroup."""
         self.path = path
         self.directory = root + path
+        self._root = root
 
     def read(self, name: str) -> str:
         """The content of a file, empty when there is none: its controller may be absent."""
@@ -54,6 +55,12 @@ class Cgroup:
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
         return 0
+
+    def list_pids(self) -> list[int]:
+        """Every process here and in the cgroups below, which a container may have made for itself."""
+        folders = [folder for folder, _, _ in os.walk(self.directory)]
+        inner = [Cgroup(self.path + folder.removeprefix(self.directory), self._root) for folder in folders]
+        return [int(pid) for cgroup in inner for pid in cgroup.read("cgroup.procs").split()]
 
     def kill(self) -> bool:
         """Kill every process, also frozen ones and ones that fork meanwhile. False when there is no such cgroup."""

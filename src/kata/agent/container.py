@@ -13,10 +13,10 @@ from kata.agent.crun import Runtime
 from kata.agent.process import ConsoleSocket, Process, choose_signal
 from kata.agent.spec import convert_spec
 from kata.agent.stdio import Pipes, Terminal
-from kata.agent.tree import remove_tree
 from kata.errors import DeadlineError, ExistsError, HostError, NotFoundError, StateError, UsageError
 from kata.protocol.messages import oci
 from kata.protocol.messages.agent import StringUser
+from kata.sys.tree import remove_tree
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,255}")
 _SOCKETS = "/run/kata-agent/console"

@@ -10,8 +10,9 @@ import os
 from typing import Protocol
 
 from kata.agent.reaper import Reaper
-from kata.agent.tree import remove_tree
 from kata.errors import HostError
+from kata.sys.file import read_text
+from kata.sys.tree import remove_tree
 
 _STATE = "/run/crun"
 
@@ -98,8 +99,7 @@ class Crun:
     ) -> "tuple[int, asyncio.Future[int]]":
         with self._reaper.expect_orphans():
             await self._run(arguments, directory, stdio)
-            with open(f"{directory}/pid", encoding="ascii") as file:
-                pid = int(file.read())
+            pid = int(read_text(f"{directory}/pid"))
             return pid, self._reaper.watch(pid)
 
     async def _run(self, arguments: list[str], directory: str, stdio: tuple[int, int, int] | None = None) -> None:
@@ -116,7 +116,7 @@ class Crun:
 
 
 def _read_reason(log: str) -> str:
-    """What crun wrote last, in one line, without its time stamps."""
+    """What crun complained about, in one line."""
     try:
         with open(log, encoding="utf-8", errors="replace") as file:
             lines = file.read(4096).splitlines()
@@ -125,4 +125,4 @@ def _read_reason(log: str) -> str:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(log)
-    return "; ".join(line.partition(": ")[2] or line for line in lines if line)
+    return "; ".join(filter(None, lines))

@@ -1,5 +1,6 @@
 """The agent's log: one JSON object a line, to the host's log port when it listens, serious ones to the console too."""
 
+import asyncio
 import json
 import os
 import time
@@ -55,3 +56,27 @@ def _write_console(level: str, message: str, facts: dict[str, object]) -> None:
         os.write(2, f"kata-agent: {level}: {message}{more}\n".encode())
     except OSError:
         return
+
+
+class LogConnection(asyncio.Protocol):
+    """A host that listens to the log."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._log.attach(transport.write)
+
+    def pause_writing(self) -> None:
+        """The host does not read: keep the newest lines instead of growing."""
+        self._log.detach()
+
+    def resume_writing(self) -> None:
+        assert self._transport is not None
+        self._log.attach(self._transport.write)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the signature of asyncio
+        self._log.detach()

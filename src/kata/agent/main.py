@@ -17,7 +17,7 @@ def main() -> None:
 
             boot()
         asyncio.run(_serve(read_options()))
-    except Exception as error:  # noqa: BLE001 - PID 1 has nobody to raise to, and an end without a word helps nobody
+    except Exception as error:
         print(f"kata-agent: fatal: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         if not first:
             raise SystemExit(1) from error
@@ -28,21 +28,13 @@ def main() -> None:
 
 
 async def _serve(options: Options) -> None:
-    from kata.agent.channel import serve  # noqa: PLC0415 - after boot: what is imported late cannot delay the mounts
-    from kata.agent.guest import Guest  # noqa: PLC0415 - the same
+    from kata.agent.guest import Guest  # noqa: PLC0415 - after boot: what is imported late cannot delay the mounts
 
     guest = Guest(options)
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, guest.finish)
+        asyncio.get_running_loop().add_signal_handler(number, guest.finish)
     try:
-        server = asyncio.create_task(serve(options.server_addr, guest.make_connection))
-        finished = asyncio.create_task(guest.finished.wait())
-        done, _ = await asyncio.wait({server, finished}, return_when=asyncio.FIRST_COMPLETED)
-        if server in done:
-            server.result()
-        await guest.say_goodbye()
-        server.cancel()
+        await guest.serve()
     finally:
         guest.close()
 

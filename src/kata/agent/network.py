@@ -8,6 +8,7 @@ NotFoundError for an interface that is not there and HostError for what the kern
 """
 
 import errno
+import os
 from collections.abc import Iterable, Sequence
 from socket import AF_INET, AF_INET6
 from typing import Any
@@ -51,6 +52,7 @@ from kata.protocol.netlink.route import (
 from kata.sys.file import read_text
 from kata.transport.netlink import Netlink
 
+_SYSFS = "/sys/class/net"
 _V4 = int(AF_INET)
 _V6 = int(AF_INET6)
 # Routes with these origins come and go with addresses, router advertisements and redirects.
@@ -65,6 +67,14 @@ def start_loopback(netlink: Netlink) -> None:
     for link in netlink.ask(dump_links(), parse_link):
         if link.flags & IFF_LOOPBACK:
             netlink.run(change_link(link.ifindex, up=True))
+
+
+def find_interface(interface: types.Interface) -> str | None:
+    """The name in /sys/class/net of the interface that `update_interface` would change, None before it is there."""
+    for name in os.listdir(_SYSFS):
+        if name == interface.name or read_text(f"{_SYSFS}/{name}/address").strip() == interface.hwAddr.lower():
+            return name
+    return None
 
 
 def update_interface(netlink: Netlink, interface: types.Interface) -> None:

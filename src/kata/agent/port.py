@@ -14,6 +14,7 @@ from kata.errors import HostError
 
 _SYSFS = "/sys/class/virtio-ports"
 _READ = 1 << 18
+_HIGH_WATER = 1 << 16
 _LOOK_AGAIN = 1.0  # seconds
 
 
@@ -41,6 +42,7 @@ class PortTransport(asyncio.Transport):
         self._protocol = protocol
         self._pending = bytearray()
         self._reading = False
+        self._full = False
         self.ended = self._loop.create_future()
         protocol.connection_made(self)
         self.resume_reading()
@@ -50,6 +52,7 @@ class PortTransport(asyncio.Transport):
             return
         if self._pending:
             self._pending += data
+            self._control_flow()
             return
         rest = memoryview(data)
         while rest:
@@ -60,6 +63,16 @@ class PortTransport(asyncio.Transport):
         if rest and not self.ended.done():
             self._pending += rest
             self._loop.add_writer(self._descriptor, self._flush)
+            self._control_flow()
+
+    def _control_flow(self) -> None:
+        """Tell a protocol that wants to know when the host reads too slowly, and when it has caught up."""
+        if not self._full and len(self._pending) > _HIGH_WATER:
+            self._full = True
+            self._protocol.pause_writing()
+        elif self._full and not self._pending:
+            self._full = False
+            self._protocol.resume_writing()
 
     def _send(self, data: memoryview) -> int:
         """Bytes taken (the kernel takes 32 KiB at most), 0 when the port is full, -1 when it is at its end."""
@@ -73,10 +86,12 @@ class PortTransport(asyncio.Transport):
 
     def _flush(self) -> None:
         sent = self._send(memoryview(bytes(self._pending[: 1 << 16])))
-        if sent > 0:
-            del self._pending[:sent]
-        if not self._pending and not self.ended.done():
+        if self.ended.done():
+            return
+        del self._pending[:sent]
+        if not self._pending:
             self._loop.remove_writer(self._descriptor)
+        self._control_flow()
 
     def _receive(self) -> None:
         """Read a batch: the kernel gives a page at a time, and frames are often larger."""

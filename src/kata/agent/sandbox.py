@@ -14,12 +14,12 @@ from kata.agent.namespace import drop_shared_namespaces, make_shared_namespaces
 from kata.agent.oom import OomEvents
 from kata.agent.options import Options
 from kata.agent.storage import Storages
-from kata.agent.tree import remove_tree
 from kata.agent.uevent import Uevents
 from kata.errors import ExistsError, HostError, KataError, NotFoundError, StateError, UsageError
 from kata.protocol.messages import agent
 from kata.protocol.messages.oci import Hook
 from kata.sys import mount
+from kata.sys.tree import remove_tree
 
 BASE = "/run/kata-containers"
 SHARE = f"{BASE}/shared/containers"

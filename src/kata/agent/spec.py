@@ -22,9 +22,9 @@ _NAMES = {
     "errnoret": "errnoRet",
 }
 
-# Fields that are written even when they are zero, false or empty.
+# Fields that are written even when they are zero, false or empty. crun 1.8 wants a list of mounts, if need be empty.
 _KEPT: dict[type[Message], frozenset[str]] = {
-    oci.Spec: frozenset({"Version"}),
+    oci.Spec: frozenset({"Version", "Mounts"}),
     oci.Process: frozenset({"Args", "Cwd", "User"}),
     oci.User: frozenset({"UID", "GID"}),
     oci.Root: frozenset({"Path"}),

@@ -92,8 +92,8 @@ class Hypervisor(Protocol):
     async def start(self, spec: "VmSpec", *, timeout: float) -> Vm:
         """Start a VM; nothing is left behind when it fails.
 
-        Raise StartError with phase `hypervisor`, the VMM's last words and the end of the console; UnsupportedError for
-        what the capabilities exclude.
+        Raise ConfigError for a file that cannot be opened or a VM that cannot be, HostError when the VMM cannot be run,
+        and StartError with phase `hypervisor`, the VMM's last words and the end of the console when it gave up.
         """
 
 

@@ -1,4 +1,4 @@
-"""What a build gives: a file for the guest, and beside it `<name>.json` that says what it is and what it was made of."""
+"""What a build gives: a file for the guest, and beside it `<name>.json` that says what it is made of."""
 
 import hashlib
 import json

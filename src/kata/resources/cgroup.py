@@ -60,6 +60,17 @@ def join_cgroup(path: str, pid: int) -> None:
             file.write(str(pid))
 
 
+def list_cgroup(path: str) -> list[str]:
+    """Return the directories of a cgroup, one per hierarchy that has it."""
+    places = (f"{hierarchy}/{translate_path(path)}" for hierarchy in list_hierarchies())
+    return [place for place in places if os.path.isdir(place)]
+
+
+def leave_cgroups(pid: int) -> None:
+    """Move a process to the root of every hierarchy, so that the cgroup that it was in can be removed."""
+    join_cgroup("/", pid)
+
+
 def remove_cgroup(directory: str) -> None:
     """Remove one directory of a hierarchy, waiting a little for processes that are just ending.
 

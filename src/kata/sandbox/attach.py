@@ -1,7 +1,8 @@
 """Where stand-ins connect: each hands over a process's stdio and waits for its exit code.
 
-Over a SOCK_SEQPACKET socket the stand-in first says `{"container", "exec", "terminal", "pid"}`, with the descriptors as
-SCM_RIGHTS, then `{"resize": [rows, columns]}` and `{"signal": n}` as they come. The daemon says `{"exit": n}`, once.
+Over a SOCK_SEQPACKET socket the stand-in first says `{"container", "exec", "terminal", "pid", "proc"}`. With it come
+descriptors as SCM_RIGHTS: standard input, output and error, or a terminal; and with `proc` the directory that it has on
+/proc. Then it says `{"resize": [rows, columns]}` and `{"signal": n}` as they come. The daemon says `{"exit": n}`, once.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from kata.transport.readiness import wait_readable
 _MESSAGE_SIZE = 4096
 _HELLO_TIMEOUT = 10.0
 _ACCEPT_PAUSE = 0.1
-_DESCRIPTORS = 3
+_STREAMS = 3
 
 
 class Controlled(Protocol):
@@ -36,8 +37,11 @@ class Controlled(Protocol):
 class Attachment:
     """A connected stand-in and the stdio that it handed over."""
 
-    def __init__(self, connection: socket.socket, stdio: Stdio, pid: int, *, terminal: bool) -> None:
+    def __init__(
+        self, connection: socket.socket, stdio: Stdio, pid: int, *, terminal: bool, proc: int | None = None
+    ) -> None:
         self._connection = connection
+        self._proc = proc
         self.stdio = stdio
         self.pid = pid
         self.terminal = terminal
@@ -80,6 +84,11 @@ class Attachment:
         except OSError:
             return True
 
+    def take_proc(self) -> int | None:
+        """Hand over the descriptor of the stand-in's /proc, if it has one of its own."""
+        proc, self._proc = self._proc, None
+        return proc
+
     def finish(self, status: int | None) -> None:
         """Tell the exit code, None where there is none to tell, and let go of everything. Only the first call counts.
 
@@ -92,6 +101,9 @@ class Attachment:
             self._follower.get_loop().remove_reader(self._connection)
             self._follower.cancel()
         self.stdio.close()
+        proc = self.take_proc()
+        if proc is not None:
+            os.close(proc)
         if status is not None:
             with contextlib.suppress(OSError):
                 self._connection.send(json.dumps({"exit": status}).encode(), socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
@@ -164,7 +176,7 @@ class AttachServer:
             connection.close()
             raise
         key = (hello.container, hello.exec_id)
-        attachment = Attachment(connection, hello.stdio, hello.pid, terminal=hello.terminal)
+        attachment = Attachment(connection, hello.stdio, hello.pid, terminal=hello.terminal, proc=hello.proc)
         expected = self._expect(key)
         if expected.done():
             attachment.finish(None)
@@ -222,6 +234,7 @@ class _Hello:
     pid: int
     terminal: bool
     stdio: Stdio
+    proc: int | None
 
 
 async def _receive_hello(connection: socket.socket) -> _Hello:
@@ -229,25 +242,27 @@ async def _receive_hello(connection: socket.socket) -> _Hello:
     while True:
         try:
             flags = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
-            data, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE_SIZE, _DESCRIPTORS, flags)
+            data, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE_SIZE, _STREAMS + 1, flags)
             break
         except BlockingIOError:
             await wait_readable(connection.fileno())
     try:
-        container, exec_id, pid, terminal = _parse_hello(data)
-        if len(descriptors) != (1 if terminal else _DESCRIPTORS):
+        hello = _load(data)
+        container, exec_id, pid = _find_process(hello)
+        terminal, has_proc = bool(hello.get("terminal")), bool(hello.get("proc"))
+        if len(descriptors) != (1 if terminal else _STREAMS) + has_proc:
             raise ValueError(f"{len(descriptors)} descriptors came with the hello of container {container}")
     except ValueError:
         for descriptor in descriptors:
             os.close(descriptor)
         raise
+    proc = descriptors.pop() if has_proc else None
     stdio = Stdio.open_terminal(descriptors[0]) if terminal else Stdio(*descriptors)
-    return _Hello(container, exec_id, pid, terminal, stdio)
+    return _Hello(container, exec_id, pid, terminal, stdio, proc)
 
 
-def _parse_hello(data: bytes) -> tuple[str, str, int, bool]:
-    hello = _load(data)
+def _find_process(hello: dict[str, Any]) -> tuple[str, str, int]:
     container, exec_id, pid = hello.get("container"), hello.get("exec", ""), hello.get("pid", 0)
     if not (isinstance(container, str) and container and isinstance(exec_id, str) and isinstance(pid, int)):
         raise ValueError("the hello does not say which process it is for")
-    return container, exec_id, pid, bool(hello.get("terminal"))
+    return container, exec_id, pid

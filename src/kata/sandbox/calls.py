@@ -2,22 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from kata.errors import UsageError
 from kata.protocol.messages import sandbox as wire
 from kata.protocol.messages.types import Empty
-from kata.protocol.protobuf import Message
 from kata.sandbox.sandbox import Sandbox
 from kata.sandbox.stats import describe_stats
 from kata.transport.ttrpc import Method, Services
-
-Asked = TypeVar("Asked", bound=Message)
-
-
-def _method(kind: type[Asked], handler: Callable[[Asked], Awaitable[Message]]) -> Method:
-    return Method(kind, cast("Callable[[Message], Awaitable[Message]]", handler))
 
 
 def list_services(sandbox: Sandbox) -> Services:
@@ -25,18 +17,18 @@ def list_services(sandbox: Sandbox) -> Services:
     calls = _Calls(sandbox)
     return {
         wire.SERVICE: {
-            "CreateContainer": _method(wire.CreateContainerRequest, calls.create_container),
-            "StartContainer": _method(wire.ContainerRequest, calls.start_container),
-            "DeleteContainer": _method(wire.DeleteContainerRequest, calls.delete_container),
-            "SignalProcess": _method(wire.SignalProcessRequest, calls.signal_process),
-            "ExecProcess": _method(wire.ExecProcessRequest, calls.exec_process),
-            "WaitProcess": _method(wire.WaitProcessRequest, calls.wait_process),
-            "PauseContainer": _method(wire.ContainerRequest, calls.pause_container),
-            "ResumeContainer": _method(wire.ContainerRequest, calls.resume_container),
-            "UpdateContainer": _method(wire.UpdateContainerRequest, calls.update_container),
-            "StateContainer": _method(wire.ContainerRequest, calls.describe_container),
-            "StatsContainer": _method(wire.ContainerRequest, calls.stat_container),
-            "ListProcesses": _method(wire.ContainerRequest, calls.list_processes),
+            "CreateContainer": Method(wire.CreateContainerRequest, calls.create_container),
+            "StartContainer": Method(wire.ContainerRequest, calls.start_container),
+            "DeleteContainer": Method(wire.DeleteContainerRequest, calls.delete_container),
+            "SignalProcess": Method(wire.SignalProcessRequest, calls.signal_process),
+            "ExecProcess": Method(wire.ExecProcessRequest, calls.exec_process),
+            "WaitProcess": Method(wire.WaitProcessRequest, calls.wait_process),
+            "PauseContainer": Method(wire.ContainerRequest, calls.pause_container),
+            "ResumeContainer": Method(wire.ContainerRequest, calls.resume_container),
+            "UpdateContainer": Method(wire.UpdateContainerRequest, calls.update_container),
+            "StateContainer": Method(wire.ContainerRequest, calls.describe_container),
+            "StatsContainer": Method(wire.ContainerRequest, calls.stat_container),
+            "ListProcesses": Method(wire.ContainerRequest, calls.list_processes),
         }
     }
 

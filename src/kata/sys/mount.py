@@ -25,7 +25,8 @@ class MountPoint:
 def parse_mountinfo(text: str) -> list[MountPoint]:
     """Read mountinfo lines, in the kernel's order (parents before what is mounted on them)."""
     points = []
-    for line in text.splitlines():
+    # Only a line feed ends a line; the other characters that str.splitlines cuts at are bytes of a path like any other.
+    for line in text.removesuffix("\n").split("\n"):
         fields = line.split(" ")
         dash = fields.index("-", 6)
         points.append(
@@ -53,7 +54,7 @@ def _unescape(field: str) -> str:
 def list_mounts(below: str = "/", pid: int | None = None) -> list[MountPoint]:
     """Mounts at or below a path, in the namespace of a process (ours by default)."""
     name = "self" if pid is None else str(pid)
-    with open(f"/proc/{name}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+    with open(f"/proc/{name}/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         points = parse_mountinfo(file.read())
     prefix = below.rstrip("/") + "/"
     return [point for point in points if point.path == below or point.path.startswith(prefix)]

@@ -150,6 +150,10 @@ class QmpSession:
                 # Nobody may be waiting for the greeting any more; a future's unread exception is a warning.
                 waiting.exception()
 
+    async def wait_closed(self, *, timeout: float) -> None:
+        """Wait until QEMU has hung up and all that it said before was handled; `timeout` seconds at most."""
+        await asyncio.wait({self._reader}, timeout=timeout)
+
     async def close(self) -> None:
         """Hang up."""
         self._reader.cancel()

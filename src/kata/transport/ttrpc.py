@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from kata.errors import Code, DeadlineError, GuestError, KataError, ProtocolError
 from kata.protocol.protobuf import Message
@@ -15,10 +15,10 @@ _MAX_CALLS = 512
 
 
 class Method(NamedTuple):
-    """How to serve one method: the request's class, and what turns it into a response."""
+    """How to serve one method: the request's class, and what turns an instance of it into a response."""
 
     request: type[Message]
-    handler: Callable[[Message], Awaitable[Message]]
+    handler: Callable[[Any], Awaitable[Message]]
 
 
 Services = Mapping[str, Mapping[str, Method]]
@@ -123,10 +123,13 @@ async def connect_socket(sock: socket.socket, peer: str) -> Client:
 class ServerConnection(asyncio.Protocol):
     """One client of a server. Each call runs as a task; reading pauses while too many are under way."""
 
-    def __init__(self, services: Services, on_error: Callable[[Call, Exception], None] | None = None) -> None:
+    def __init__(
+        self, services: Services, on_error: Callable[[Call, Exception], None] | None = None, *, shared: bool = False
+    ) -> None:
+        """`shared` tells that one client may follow another without the connection being closed between them."""
         self._services = services
         self._on_error = on_error
-        self._engine = ServerEngine()
+        self._engine = ServerEngine(shared=shared)
         self._transport: asyncio.Transport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.closed = asyncio.Event()
@@ -137,11 +140,14 @@ class ServerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None
+        clients = self._engine.clients
         try:
             calls = self._engine.receive(data)
         except ProtocolError:
             self._transport.abort()
             return
+        if self._engine.clients != clients:
+            self._cancel_calls()
         for call in calls:
             task = asyncio.create_task(self._serve(call))
             self._tasks.add(task)
@@ -151,6 +157,10 @@ class ServerConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the signature of asyncio
         self.closed.set()
+        self._cancel_calls()
+
+    def _cancel_calls(self) -> None:
+        """Nobody waits for these answers: the client is gone."""
         for task in self._tasks:
             task.cancel()
 

@@ -91,6 +91,8 @@ class QemuVm:
 
     async def wait_exit(self) -> VmExit:
         ending = await self._child.wait()
+        # The event that says why travels beside the process's end, and may be read later.
+        await self._session.wait_closed(timeout=1.0)
         return self._describe_exit(ending)
 
     def _describe_exit(self, ending: Ending) -> VmExit:
@@ -132,6 +134,8 @@ class QemuVm:
                     await self._session.execute("quit", timeout=timeout)
                     await self._child.wait()
         ending = await self._child.stop()
+        if not self._released:
+            await self._session.wait_closed(timeout=1.0)
         leaving = self._describe_exit(ending)
         await self._release()
         return leaving

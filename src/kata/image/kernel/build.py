@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from kata.image.kernel.fragment import (
-    FRAGMENTS, Option, check_survival, format_options, merge_options, override_options, parse_config, read_fragments,
-)  # fmt: skip
+    FRAGMENTS,
+    Option,
+    check_survival,
+    format_options,
+    merge_options,
+    override_options,
+    parse_config,
+    read_fragments,
+)
 from kata.image.kernel.source import KernelSource, find_source, unpack_source
 from kata.image.store import Store, hash_inputs
 from kata.image.tool import print_progress, require_tools, run_tool

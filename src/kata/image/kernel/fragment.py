@@ -54,7 +54,7 @@ def read_fragments(files: Iterable[Path]) -> list[Option]:
 
 
 def merge_options(options: Iterable[Option]) -> dict[str, Option]:
-    """One wish per name. Raises ConfigError when two fragments name the same option: neither would know of the other."""
+    """One wish per name. Raises ConfigError when two fragments name the same option: neither knows of the other."""
     merged: dict[str, Option] = {}
     for option in options:
         if other := merged.get(option.name):

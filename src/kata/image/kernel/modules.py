@@ -1,7 +1,7 @@
 """Which kernel modules a guest needs, and in which order they load.
 
-`modules.dep` (depmod(8)) has a line `path: dependency dependency …` per module; a dependency stands after what needs it, and
-insmod wants it before.
+`modules.dep` (depmod(8)) has a line `path: dependency dependency …` per module; a dependency stands after what needs
+it, and finit_module(2) wants it before.
 """
 
 import posixpath
@@ -19,8 +19,8 @@ WANTED = (
     "nf_conntrack_netlink", "ip_tables", "ip6_tables", "iptable_filter", "iptable_nat", "iptable_mangle", "iptable_raw",
     "ip6table_filter", "ip6table_nat", "ip6table_mangle", "ip6table_raw", "xt_conntrack", "xt_mark", "xt_connmark",
     "xt_comment", "xt_addrtype", "xt_multiport", "xt_owner", "xt_nat", "xt_MASQUERADE", "xt_REDIRECT", "xt_TPROXY",
-    "xt_tcpudp", "xt_state", "binfmt_misc", "inet_diag", "tcp_diag", "vfio-pci", "nvme", "button", "evdev", "qemu_fw_cfg",
-    "vmgenid", "rtc-cmos",
+    "xt_tcpudp", "xt_state", "binfmt_misc", "inet_diag", "tcp_diag", "vfio-pci", "nvme", "button", "evdev",
+    "qemu_fw_cfg", "vmgenid", "rtc-cmos",
 )  # fmt: skip
 
 
@@ -43,8 +43,9 @@ def parse_dependencies(text: str) -> dict[str, list[str]]:
 def order_modules(wanted: Iterable[str], dependencies: Mapping[str, list[str]], builtin: Iterable[str]) -> list[str]:
     """Return the paths of `wanted` and all they need, each after everything it needs.
 
-    Names that are neither a module nor `builtin` (paths in modules.builtin) are skipped: Debian's kernels differ in what
-    they have. Raises NotFoundError when modules.dep names a file that it does not list, ProtocolError for a circle.
+    Names that are neither a module nor `builtin` (paths in modules.builtin) are skipped: Debian's kernels differ in
+    what they have. Raises NotFoundError when modules.dep names a file that it does not list, ProtocolError for a
+    circle.
     """
     paths = {name_of(path): path for path in dependencies}
     present = {name_of(path) for path in builtin}

@@ -20,8 +20,8 @@ _DEBUG_PACKAGES = ("bash", "busybox-static", "strace", "iproute2", "util-linux",
 
 _PROGRAMS = ("usr/bin/crun", "usr/sbin/mke2fs")
 _DEBUG_PROGRAMS = (
-    "usr/bin/bash", "usr/bin/busybox", "usr/bin/strace", "usr/bin/ip", "usr/bin/ss", "usr/bin/nsenter", "usr/bin/lsns",
-    "usr/bin/ps", "usr/bin/top",
+    "usr/bin/bash", "usr/bin/busybox", "usr/bin/strace", "usr/bin/ip", "usr/bin/ss", "usr/bin/nsenter",
+    "usr/bin/lsns", "usr/bin/ps", "usr/bin/top",
 )  # fmt: skip
 _FILES = ("etc/mke2fs.conf",)
 # glibc opens it by name when a thread is cancelled, so no ELF header mentions it.
@@ -29,9 +29,10 @@ _LIBRARIES = ("usr/lib/x86_64-linux-gnu/libgcc_s.so.1",)
 _MERGED_USR = {name: f"usr/{name}" for name in ("bin", "sbin", "lib", "lib64")}
 _LINKS = {**_MERGED_USR, "usr/sbin/mkfs.ext4": "mke2fs"}
 _APPLETS = (
-    "cat", "chmod", "cp", "cut", "df", "dmesg", "du", "env", "find", "free", "grep", "head", "hexdump", "hostname", "id",
-    "kill", "less", "ln", "ls", "mkdir", "mount", "mv", "nc", "netstat", "ping", "printf", "pwd", "readlink", "rm", "sed",
-    "sleep", "sort", "stat", "tail", "test", "touch", "tr", "umount", "uname", "vi", "wc", "which", "xargs",
+    "cat", "chmod", "cp", "cut", "df", "dmesg", "du", "env", "find", "free", "grep", "head", "hexdump", "hostname",
+    "id", "kill", "less", "ln", "ls", "mkdir", "mount", "mv", "nc", "netstat", "ping", "printf", "pwd", "readlink",
+    "rm",
+    "sed", "sleep", "sort", "stat", "tail", "test", "touch", "tr", "umount", "uname", "vi", "wc", "which", "xargs",
 )  # fmt: skip
 _EXTENSION = re.compile(r"\.cpython-\d+-x86_64-linux-gnu\.so$")
 
@@ -68,7 +69,7 @@ def load_base(store: Store, *, debug: bool) -> Base:
 
 
 def _plan_packages(store: Store, names: tuple[str, ...]) -> list[apt.Package]:
-    # Asking apt takes longer than all the rest of a build with a warm cache, and its answer changes with its files only.
+    # Asking apt takes longer than the rest of a build with a warm cache, and its answer changes with its files only.
     key = hash_inputs({"names": names, "apt": apt.read_state()})
 
     def produce(directory: Path) -> None:

@@ -27,16 +27,12 @@ class Library:
     sources: Mapping[str, Source]
 
     def path_of(self, name: str, suffix: str) -> str:
-        stem = name.replace(".", "/")
-        return (
-            f"{self.directory}/{stem}/__init__{suffix}"
-            if self.sources[name].is_package
-            else f"{self.directory}/{stem}{suffix}"
-        )
+        stem = f"{self.directory}/{name.replace('.', '/')}"
+        return f"{stem}/__init__{suffix}" if self.sources[name].is_package else stem + suffix
 
 
 def check_interpreter(guest: tuple[int, int]) -> None:
-    """Bytecode is made by the host's Python and must be of the guest's version. Raises UnsupportedError if it is not."""
+    """Raises UnsupportedError unless the host's Python, which compiles for the guest, is of the guest's version."""
     host = sys.version_info[:2]
     if guest != host:
         raise UnsupportedError(

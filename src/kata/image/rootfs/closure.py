@@ -13,11 +13,12 @@ from kata.errors import NotFoundError
 # function that needs them. Each would bring more of its kind, OpenSSL or a terminal library.
 LEFT_OUT = frozenset(
     {
-        "_bootstrap_external", "_hashlib", "_ssl", "asyncio.windows_events", "asyncio.windows_utils", "argparse",
-        "bdb", "bz2", "cmd", "code", "codeop", "concurrent.futures.process", "ctypes.macholib", "curses", "decimal",
-        "distutils", "doctest", "email", "fractions", "ftplib", "getopt", "gettext", "gzip", "html", "http", "importlib.metadata",
-        "importlib.resources", "lzma", "multiprocessing", "netrc", "optparse", "pdb", "pickle", "pkgutil", "plistlib",
-        "pydoc", "quopri", "readline", "rlcompleter", "runpy", "smtplib", "sqlite3", "ssl", "statistics", "tarfile", "tkinter",
+        "_bootstrap_external", "_hashlib", "_ssl", "argparse", "asyncio.windows_events",
+        "asyncio.windows_utils", "bdb", "bz2", "cmd", "code", "codeop", "concurrent.futures.process",
+        "ctypes.macholib", "curses", "decimal", "distutils", "doctest", "email", "fractions", "ftplib",
+        "getopt", "gettext", "gzip", "html", "http", "importlib.metadata", "importlib.resources", "lzma",
+        "multiprocessing", "netrc", "optparse", "pdb", "pickle", "pkgutil", "plistlib", "pydoc", "quopri",
+        "readline", "rlcompleter", "runpy", "smtplib", "sqlite3", "ssl", "statistics", "tarfile", "tkinter",
         "tracemalloc", "turtle", "unittest", "urllib", "webbrowser", "xml", "xmlrpc", "zipfile", "zlib",
     }
 )  # fmt: skip
@@ -50,8 +51,8 @@ def find_closure(
     """Return the names of all modules that importing `roots` can load, the roots and parent packages with them.
 
     `sources` are the modules that exist as text, `compiled` those that exist as shared objects. Names that are neither
-    are skipped: they are built in, or attributes, or belong to other systems. A module in `left_out` is taken only when a
-    module of the package `kata` asks for it itself. Raises NotFoundError when a root is missing.
+    are skipped: they are built in, or attributes, or belong to other systems. A module in `left_out` is taken only when
+    a module of the package `kata` asks for it itself. Raises NotFoundError when a root is missing.
     """
     existing = set(sources) | set(compiled)
     waiting = list(roots)

@@ -1,10 +1,10 @@
 """Compile Python modules in a process that does nothing else.
 
-`marshal` writes an object that it has seen referenced once in another way than one referenced twice, so the bytes depend
-on whatever else the process holds. A fresh process with a fixed hash seed holds the same things every time.
+`marshal` writes an object that is referenced once in another way than one referenced twice, so the bytes depend on
+whatever else the process holds. A fresh process with a fixed hash seed holds the same things every time.
 
 Standard input: a JSON list of [name, path to show in tracebacks, optimisation level, path of the text].
-Argument: the directory that gets `<name>.pyc`, without source and so never checked against one (PEP 552, unchecked hash).
+Argument: the directory that gets `<name>.pyc`, never checked against a source (PEP 552, unchecked hash).
 """
 
 import importlib.util

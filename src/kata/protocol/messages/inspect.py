@@ -12,20 +12,25 @@ class ListProcessesRequest(Message):
 
 
 class ProcessInfo(Message):
-    """A process of a container, with the guest's ids. `ticks` (CPU time) and `started` (since boot) are clock ticks."""
+    """A process of a container. `pid` and `parent` are those of the container's pid namespace, `parent` 0 from outside.
+
+    CPU times and `age`, the time since its start, are in clock ticks of 1/100 s.
+    """
 
     pid: int = int32(1)
     parent: int = int32(2)
     uid: int = uint32(3)
     gid: int = uint32(4)
     state: str = string(5)
-    ticks: int = uint64(6)
-    started: int = uint64(7)
-    resident_kib: int = uint64(8)
-    name: str = string(9)
-    arguments: list[str] = repeated(10, "string")
-    terminal: int = int32(11)
-    virtual_kib: int = uint64(12)
+    user_ticks: int = uint64(6)
+    system_ticks: int = uint64(7)
+    age: int = uint64(8)
+    virtual_kib: int = uint64(9)
+    resident_kib: int = uint64(10)
+    threads: int = uint32(11)
+    terminal: int = int32(12)
+    name: str = string(13)
+    arguments: list[str] = repeated(14, "string")
 
 
 class ListProcessesResponse(Message):

@@ -1,0 +1,81 @@
+# `make help` lists what this can do. Everything is for root on a Debian-like machine; nothing here needs more than apt,
+# PyPI and, for `make conformance`, the Go module proxy.
+
+PREFIX      ?= /usr/local
+DESTDIR     ?=
+KATA_KERNEL ?= built
+SHARE       := $(DESTDIR)$(PREFIX)/share/kata-containers
+PODMAN      := $(DESTDIR)/etc/containers/containers.conf.d/50-kata-runtime.conf
+DEFAULTS    := $(DESTDIR)$(PREFIX)/share/defaults/kata-containers
+PYTHON      := /usr/bin/python3
+VENV        := .venv
+KATA_IMAGE  := $(PYTHON) -IS -c 'import sys; sys.path.insert(0, "src"); from kata.image.main import main; sys.exit(main())'
+PYTEST      := $(VENV)/bin/pytest
+RUNTIMES    ?= $(PREFIX)/bin/kata-runtime runc
+
+.DEFAULT_GOAL := help
+.PHONY: help demo install install-code install-guest uninstall test test-unit test-guest check conformance bench clean packages
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "variables: PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) KATA_KERNEL=$(KATA_KERNEL) (built or debian)"
+
+demo: ## run a container in a VM on a machine that has nothing yet, and show what proves it
+	tools/install-host-packages run image demo
+	@if [ -e $(SHARE)/vmlinuz.container ]; then $(MAKE) --no-print-directory install-code; \
+	else $(MAKE) --no-print-directory install KATA_KERNEL=debian; fi
+	tools/demo $(PREFIX)/bin/kata-runtime
+
+install: install-code install-guest ## install the runtime, the guest's kernel and image, and the default configuration
+
+install-code:
+	@tools/install-code "$(PREFIX)" "$(DESTDIR)"
+	@install -D -m 644 -C packaging/configuration.toml $(DEFAULTS)/configuration.toml
+	@mkdir -p $(dir $(PODMAN))
+	@sed 's|@PREFIX@|$(PREFIX)|' packaging/containers.conf > $(PODMAN)
+
+install-guest:
+ifeq ($(KATA_KERNEL),debian)
+	@$(KATA_IMAGE) kernel --debian --output $(SHARE)
+else
+	@$(KATA_IMAGE) kernel --output $(SHARE)
+	@$(KATA_IMAGE) rootfs --output $(SHARE)
+endif
+
+uninstall: ## remove what `make install` put there; /etc/kata-containers and the build cache stay
+	rm -rf $(DESTDIR)$(PREFIX)/lib/kata $(SHARE) $(DEFAULTS)
+	rm -f $(PODMAN) $(addprefix $(DESTDIR)$(PREFIX)/bin/,kata-runtime kata-image containerd-shim-kata-v2)
+
+$(VENV)/complete: pyproject.toml tools/make-venv
+	tools/make-venv $(VENV) check test
+	@touch $@
+
+packages: ## install the Debian packages that everything below needs
+	tools/install-host-packages run image kernel demo test
+
+test: packages $(VENV)/complete install test-unit test-guest ## install everything and run all tests, those in VMs too
+
+test-unit: $(VENV)/complete
+	$(PYTEST) tests/unit
+
+test-guest: $(VENV)/complete
+	$(PYTEST) $(wildcard tests/guest tests/faults tests/podman)
+
+check: $(VENV)/complete ## lint, types, layers, unit tests: seconds, no VM
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(PYTEST) -q tests/unit
+
+conformance: $(VENV)/complete ## run the OCI's runtime validation, write docs/conformance.md
+	tools/install-host-packages run conformance
+	$(VENV)/bin/python tests/conformance/runtime_tools.py --jobs 2 $(RUNTIMES)
+
+bench: ## measure start-up, memory and throughput
+	@test -d bench || { echo "there is no bench/ yet" >&2; exit 1; }
+	$(PYTHON) bench/run.py
+
+clean: ## remove what was built in the tree; the cache in /var/cache/kata-containers stays
+	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,115 @@
+"""Starting the daemon of a sandbox."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+
+from kata.cli.invocation import Invocation
+from kata.cli.records import find_sandbox_dir
+from kata.errors import ExistsError
+from kata.transport.ttrpc_blocking import bind_unix_socket
+
+_PASSED_ON = ("debug", "log", "log-format", "config", "kata-config", "systemd-cgroup", "rootless")
+_LAUNCHER = "import sys; sys.path.insert(0, {!r}); from kata.cli.main import main; sys.exit(main())"
+_END_TIMEOUT = 10.0
+
+
+class Daemon:
+    """A daemon that this command started, to be ended by it if the start fails."""
+
+    __slots__ = ("_directory", "_pid")
+
+    def __init__(self, pid: int, directory: str) -> None:
+        self._pid = pid
+        self._directory = directory
+
+    def end(self) -> None:
+        """Give the daemon time to clear up by itself, then kill it. Its children die with it, its directory goes."""
+        deadline = time.monotonic() + _END_TIMEOUT
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGTERM)
+        while os.waitpid(self._pid, os.WNOHANG)[0] == 0:
+            if time.monotonic() > deadline:
+                os.kill(self._pid, signal.SIGKILL)
+                os.waitpid(self._pid, 0)
+                break
+            time.sleep(0.02)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def start_daemon(invocation: Invocation, sandbox: str, bundle: str) -> Daemon:
+    """Make the sandbox's directory and its sockets, and start the daemon on them. Raise ExistsError on a taken name.
+
+    The sockets are listening before the daemon runs, so a client can connect at once and merely waits.
+    """
+    directory = find_sandbox_dir(invocation.root, sandbox)
+    os.makedirs(os.path.dirname(directory), mode=0o700, exist_ok=True)
+    try:
+        os.mkdir(directory, mode=0o700)
+    except FileExistsError:
+        raise ExistsError(
+            "container with given ID already exists",
+            hint=f"{directory} exists; if no container {sandbox} is listed, run kata-runtime gc",
+        ) from None
+    try:
+        with (
+            bind_unix_socket(f"{directory}/service.sock", socket.SOCK_STREAM) as service,
+            bind_unix_socket(f"{directory}/init.sock", socket.SOCK_SEQPACKET) as init,
+        ):
+            command = _find_command(invocation)
+            command += ["serve", "--sandbox", sandbox, "--bundle", bundle]
+            command += ["--service-fd", str(service.fileno()), "--init-fd", str(init.fileno())]
+            pid = _spawn(command, (service.fileno(), init.fileno()), f"{directory}/service.log")
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return Daemon(pid, directory)
+
+
+def _find_command(invocation: Invocation) -> list[str]:
+    launcher = os.path.abspath(sys.argv[0])
+    if os.path.basename(launcher).startswith("kata-runtime") and os.access(launcher, os.X_OK):
+        command = [launcher]
+    else:
+        package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        command = [sys.executable or "/usr/bin/python3", "-IS", "-c", _LAUNCHER.format(package)]
+    command += ["--root", os.path.abspath(invocation.root)]
+    for name in _PASSED_ON:
+        value = invocation.globals[name]
+        if value:
+            command.append(f"--{name}={'true' if value is True else value}")
+    return command
+
+
+def _spawn(command: list[str], kept: tuple[int, ...], log: str) -> int:
+    """Start a process in a session of its own that holds standard streams and `kept` and nothing else of ours.
+
+    An engine's pipes must not reach the daemon: the engine waits for their end.
+    """
+    close_on_exec(kept)
+    return os.posix_spawn(
+        command[0],
+        command,
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+        setsigmask=[],
+        setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
+    )
+
+
+def close_on_exec(kept: tuple[int, ...]) -> None:
+    """Mark every descriptor from 3 on to be closed on exec, except `kept`, which an exec'd program shall have."""
+    for name in os.listdir("/proc/self/fd"):
+        descriptor = int(name)
+        if descriptor > 2:
+            with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
+                os.set_inheritable(descriptor, descriptor in kept)

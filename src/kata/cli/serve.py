@@ -1,0 +1,20 @@
+"""`serve`: what the command line starts as the daemon of a sandbox."""
+
+from kata.cli.invocation import Invocation
+
+
+def run_serve(invocation: Invocation) -> int:
+    from kata.sandbox.service import serve  # noqa: PLC0415 - the only command that serves
+
+    service, init = invocation.number("service-fd"), invocation.number("init-fd")
+    assert service is not None
+    assert init is not None
+    code: int = serve(
+        root=invocation.root,
+        sandbox=invocation.text("sandbox"),
+        bundle=invocation.text("bundle"),
+        service_fd=service,
+        init_fd=init,
+        config=str(invocation.globals["config"] or invocation.globals["kata-config"]) or None,
+    )
+    return code

@@ -1,0 +1,341 @@
+"""A real VM under the QEMU driver: Kata's kernel and a busybox that runs the lines it reads from its serial port."""
+
+import asyncio
+import fcntl
+import os
+import shutil
+import struct
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from isolation import run_with_own_mounts
+from kata.errors import ConfigError, DeadlineError, StartError
+from kata.hypervisor.identity import derive_user_id
+from kata.hypervisor.qemu.driver import Qemu, QemuSettings, open_hypervisor
+from kata.hypervisor.qemu.vm import QemuVm
+from kata.hypervisor.spec import Balloon, BlockDevice, NetDevice, Rng, SerialPort, SharedFs, VmSpec
+from kata.storage.share import Share
+from kata.storage.virtiofsd import find_virtiofsd, start_virtiofsd
+from kata.sys.process import is_alive
+from kata.sys.unixsocket import connect_unix
+
+KERNEL = os.environ.get("KATA_TEST_KERNEL", "/usr/local/share/kata-containers/vmlinuz.container")
+BUSYBOX = shutil.which("busybox")
+PORT = "kata.vport.1024"
+PATIENCE = 60.0
+
+INIT = """\
+#!/bin/sh
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+for port in /sys/class/virtio-ports/*; do
+    [ "$(cat $port/name)" = PORT ] && exec 3<>/dev/${port##*/}
+done
+mount -t virtiofs kataShared /mnt 2>/dev/null
+while IFS= read -r line <&3; do
+    (eval "$line") >/out 2>&1
+    { cat /out; echo; echo END; } >&3
+done
+"""
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: confines QEMU under a user of its own"),
+    pytest.mark.skipif(not os.path.exists(KERNEL), reason=f"needs a guest kernel at {KERNEL}: kata-image kernel"),
+    pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="needs qemu-system-x86_64"),
+    pytest.mark.skipif(BUSYBOX is None, reason="needs a static busybox"),
+]
+
+
+@pytest.fixture(scope="module")
+def initrd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    assert BUSYBOX is not None
+    folder = tmp_path_factory.mktemp("initrd")
+    tree = folder / "tree"
+    for name in ("bin", "proc", "sys", "dev", "mnt"):
+        (tree / name).mkdir(parents=True)
+    shutil.copy(BUSYBOX, tree / "bin/busybox")
+    for applet in ("sh", "mount", "cat", "ls", "poweroff", "mkdir", "sleep", "head", "id", "wc", "ip", "dd"):
+        (tree / "bin" / applet).symlink_to("busybox")
+    (tree / "init").write_text(INIT.replace("PORT", PORT))
+    (tree / "init").chmod(0o755)
+    names = "\n".join(str(path.relative_to(tree)) for path in tree.rglob("*"))
+    with (folder / "initrd").open("wb") as archive:
+        subprocess.run(
+            [BUSYBOX, "cpio", "-o", "-H", "newc"], input=names.encode(), stdout=archive, cwd=tree, check=True
+        )
+    return folder / "initrd"
+
+
+@pytest.fixture
+def spec(initrd: Path, tmp_path: Path) -> VmSpec:
+    run = tmp_path / "run"
+    run.mkdir(mode=0o700)
+    return VmSpec(
+        id=tmp_path.name,
+        directory=str(run),
+        kernel=KERNEL,
+        initrd=str(initrd),
+        vcpus=1,
+        memory_mib=256,
+        kernel_parameters=("console=ttyS0", "quiet", "panic=-1", "reboot=k"),
+        devices=(SerialPort(PORT, str(run / "vport.sock")), Rng()),
+        hotplug_ports=2,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A VM and a shell in it."""
+
+    vm: QemuVm
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def run(self, line: str) -> str:
+        """What the guest's shell prints for a line."""
+        self.writer.write(line.encode() + b"\n")
+        output = await asyncio.wait_for(self.reader.readuntil(b"\nEND\n"), PATIENCE)
+        return output.decode().removesuffix("\nEND\n")
+
+    async def run_until(self, line: str, accept: Callable[[str], bool]) -> str:
+        """Run a line until its output is accepted; the guest's own clock is what passes."""
+        async with asyncio.timeout(PATIENCE):
+            while not accept(output := await self.run(line)):
+                pass
+            return output
+
+
+def open_driver(tmp_path: Path, settings: QemuSettings | None = None) -> Qemu:
+    return open_hypervisor(settings, state_directory=str(tmp_path / "state"))
+
+
+@asynccontextmanager
+async def boot(driver: Qemu, spec: VmSpec) -> AsyncIterator[Guest]:
+    vm = await driver.start(spec)
+    try:
+        port = next(device for device in spec.devices if isinstance(device, SerialPort))
+        reader, writer = await asyncio.open_unix_connection(sock=connect_unix(port.path))
+        try:
+            yield Guest(vm, reader, writer)
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+    finally:
+        await vm.stop(timeout=2)
+
+
+def read_status(pid: int) -> dict[str, str]:
+    """The fields of /proc/PID/status."""
+    with open(f"/proc/{pid}/status", encoding="utf-8") as file:
+        return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
+
+
+def read_namespace(pid: int, kind: str) -> str:
+    return os.readlink(f"/proc/{pid}/ns/{kind}")
+
+
+def list_children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        return [int(word) for word in file.read().split()]
+
+
+def list_processes_of(user: int) -> list[str]:
+    done = subprocess.run(["ps", "-U", str(user), "-o", "pid="], capture_output=True, text=True, check=False)
+    return done.stdout.split()
+
+
+def list_leftovers(spec: VmSpec) -> list[str]:
+    """What is in the sandbox's folder besides logs."""
+    return [name for name in os.listdir(spec.directory) if not name.endswith((".log", ".log.1"))]
+
+
+async def test_a_vm_boots_and_is_confined(tmp_path: Path, spec: VmSpec) -> None:
+    async with boot(open_driver(tmp_path), spec) as guest:
+        assert await guest.run("echo hello; id -u") == "hello\n0\n"
+        facts = read_status(guest.vm.pid)
+        user = derive_user_id(spec.id)
+        assert facts["Uid"] == facts["Gid"] == "\t".join([str(user)] * 4)
+        assert facts["Groups"] == ""
+        assert {facts["CapEff"], facts["CapPrm"], facts["CapInh"], facts["CapAmb"]} == {"0" * 16}
+        assert (facts["NoNewPrivs"], facts["Seccomp"]) == ("1", "2")
+        assert os.listdir(f"/proc/{guest.vm.pid}/cwd") == []
+        assert list(await guest.vm.list_vcpu_threads()) == [0]
+    assert list_leftovers(spec) == []
+    assert not is_alive(guest.vm.pid, guest.vm.start_ticks)
+
+
+async def test_pause_and_resume_are_seen_in_the_state(tmp_path: Path, spec: VmSpec) -> None:
+    async with boot(open_driver(tmp_path), replace(spec, paused=True)) as guest:
+        assert await guest.vm.query_state() == "created"
+        await guest.vm.resume()
+        assert await guest.run("echo up") == "up\n"
+        await guest.vm.pause()
+        assert await guest.vm.query_state() == "paused"
+        await guest.vm.resume()
+        assert await guest.run("echo again") == "again\n"
+
+
+async def test_a_guest_that_powers_off_ends_the_vm_and_that_is_said(tmp_path: Path, spec: VmSpec) -> None:
+    async with boot(open_driver(tmp_path), spec) as guest:
+        guest.writer.write(b"poweroff -f\n")
+        ending = await asyncio.wait_for(guest.vm.wait_exit(), PATIENCE)
+        assert (ending.returncode, ending.reason) == (0, "the guest powered itself off")
+        assert await guest.vm.query_state() == "ended"
+
+
+async def test_a_panic_is_told_from_a_reset_and_quotes_the_console(tmp_path: Path, spec: VmSpec) -> None:
+    async with boot(open_driver(tmp_path), spec) as guest:
+        guest.writer.write(b"echo c > /proc/sysrq-trigger\n")
+        ending = await asyncio.wait_for(guest.vm.wait_exit(), PATIENCE)
+        assert ending.panicked
+        assert ending.reason == "the guest's kernel panicked"
+        assert "Kernel panic" in ending.console
+
+
+async def test_a_vmm_that_is_killed_is_reported_and_leaves_nothing(tmp_path: Path, spec: VmSpec) -> None:
+    async with boot(open_driver(tmp_path), spec) as guest:
+        await guest.run("echo up")
+        os.kill(guest.vm.pid, 9)
+        ending = await asyncio.wait_for(guest.vm.wait_exit(), PATIENCE)
+        assert ending.reason == "QEMU was killed by signal 9"
+    assert list_leftovers(spec) == []
+
+
+async def test_a_start_that_fails_quotes_qemu_and_leaves_nothing(tmp_path: Path, spec: VmSpec) -> None:
+    driver = open_driver(tmp_path, QemuSettings(cpu="no-such-processor"))
+    with pytest.raises(StartError, match="unable to find CPU model 'no-such-processor'") as caught:
+        await driver.start(spec)
+    assert caught.value.phase == "hypervisor"
+    assert "exited with status 1" in caught.value.reason
+    assert list_leftovers(spec) == []
+
+
+async def test_a_kernel_that_is_not_there_is_named(tmp_path: Path, spec: VmSpec) -> None:
+    with pytest.raises(ConfigError, match=r"needs /no/kernel, which cannot be opened: No such file"):
+        await open_driver(tmp_path).start(replace(spec, kernel="/no/kernel"))
+    assert list_leftovers(spec) == []
+
+
+async def test_a_cancelled_start_leaves_no_process(tmp_path: Path, spec: VmSpec) -> None:
+    driver = open_driver(tmp_path)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.02):
+            await driver.start(spec)
+    assert list_leftovers(spec) == []
+    assert list_processes_of(derive_user_id(spec.id)) == []
+
+
+async def test_a_disk_comes_and_goes_while_the_vm_runs(tmp_path: Path, spec: VmSpec) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"first sector".ljust(1 << 20, b"\0"))
+    disk.chmod(0o600)
+    async with boot(open_driver(tmp_path), spec) as guest:
+        await guest.run("echo up")
+        place = await guest.vm.plug_block(BlockDevice("data", str(disk)))
+        assert place.path == "10/00"
+        found = await guest.run_until(
+            "ls /sys/devices/pci0000:00/0000:00:10.0/*:00.0/virtio*/block/", lambda text: text == "vda\n"
+        )
+        assert found == "vda\n"
+        assert await guest.run("head -c 12 /dev/vda; cat /sys/block/vda/serial") == "first sectordata"
+        await guest.run("echo written | dd of=/dev/vda conv=notrunc,fsync 2>/dev/null")
+        await guest.vm.unplug("data", timeout=PATIENCE)
+        assert "No such file" in await guest.run("ls /dev/vda")
+        # The port is free again, and so is the id.
+        assert (await guest.vm.plug_block(BlockDevice("data", str(disk), readonly=True))).path in {"10/00", "11/00"}
+    assert disk.read_bytes().startswith(b"written\n")
+
+
+async def test_a_network_card_is_plugged_in_by_descriptor(tmp_path: Path, spec: VmSpec) -> None:
+    # TUNSETIFF with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR (linux/if_tun.h).
+    tap = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(tap, 0x400454CA, struct.pack("16sH22x", b"katatest%d", 0x0002 | 0x1000 | 0x4000))
+        async with boot(open_driver(tmp_path), spec) as guest:
+            await guest.run("echo up")
+            await guest.vm.plug_net(NetDevice("eth0", "02:00:00:00:00:0a", taps=(tap,)))
+            shown = await guest.run_until("cat /sys/class/net/eth*/address", lambda text: ":" in text)
+            assert "02:00:00:00:00:0a" in shown
+            await guest.vm.unplug("eth0", timeout=PATIENCE)
+            assert "eth" not in await guest.run("ls /sys/class/net")
+    finally:
+        os.close(tap)
+
+
+async def test_a_guest_that_does_not_answer_keeps_its_device(tmp_path: Path, spec: VmSpec) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"\0" * 4096)
+    async with boot(open_driver(tmp_path), replace(spec, paused=True)) as guest:
+        await guest.vm.plug_block(BlockDevice("data", str(disk)))
+        with pytest.raises(DeadlineError, match="DEVICE_DELETED"):
+            await guest.vm.unplug("data", timeout=0.1)
+
+
+async def test_disks_and_a_balloon_are_there_from_the_start(tmp_path: Path, spec: VmSpec) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"a" * 4096)
+    devices = (*spec.devices, BlockDevice("data", str(disk), readonly=True), Balloon())
+    async with boot(open_driver(tmp_path), replace(spec, devices=devices)) as guest:
+        assert await guest.run("cat /sys/block/vda/ro /sys/block/vda/serial") == "1\ndata"
+
+
+def run_shared(tmp_path: Path, spec: VmSpec, body: Callable[[Share, Guest], Awaitable[None]]) -> None:
+    """Boot with a share, in a mount namespace of our own as the sandbox's daemon does it."""
+
+    async def start() -> None:
+        share = Share(str(tmp_path / "shared"), spec.id)
+        share.open()
+        daemon = start_virtiofsd(find_virtiofsd(), share.export, spec.directory)
+        devices = (*spec.devices, SharedFs("kataShared", daemon.connection.fileno()))
+        try:
+            async with boot(open_driver(tmp_path), replace(spec, devices=devices)) as guest:
+                await body(share, guest)
+        finally:
+            await daemon.stop()
+            share.release()
+        assert os.listdir(tmp_path / "shared") == []
+
+    run_with_own_mounts(lambda: asyncio.run(start()))
+
+
+def test_what_is_shared_later_appears_in_the_guest_and_goes_again(tmp_path: Path, spec: VmSpec) -> None:
+    source = tmp_path / "rootfs"
+    source.mkdir()
+    (source / "from-host").write_text("hello guest\n")
+
+    async def body(share: Share, guest: Guest) -> None:
+        assert await guest.run("ls /mnt") == ""
+        share.bind(str(source), "c1/rootfs")
+        share.bind(str(source / "from-host"), "c1-0123-file", readonly=True)
+        assert await guest.run("cat /mnt/c1/rootfs/from-host /mnt/c1-0123-file") == "hello guest\nhello guest\n"
+        await guest.run("echo hello host > /mnt/c1/rootfs/from-guest")
+        assert (source / "from-guest").read_text() == "hello host\n"
+        for line in ("echo x > /mnt/c1-0123-file", "mkdir /mnt/top", "mkdir /mnt/c1/evil"):
+            assert "Read-only file system" in await guest.run(line)
+        share.unbind("c1/rootfs")
+        share.unbind("c1-0123-file")
+        assert await guest.run("ls -R /mnt") == "/mnt:\n"
+
+    run_shared(tmp_path, spec, body)
+
+
+def test_virtiofsd_keeps_its_namespaces_and_its_filter(tmp_path: Path, spec: VmSpec) -> None:
+    async def body(_: Share, guest: Guest) -> None:
+        assert await guest.run("ls /mnt") == ""
+        ours = os.getpid()
+        daemons = [pid for pid in list_children(ours) if read_status(pid)["Name"] == "virtiofsd"]
+        # The C version serves from a child; its parent only waits.
+        serving = [list_children(pid)[0] if list_children(pid) else pid for pid in daemons]
+        assert len(serving) == 1
+        assert read_status(serving[0])["Seccomp"] == "2"
+        for kind in ("mnt", "net", "pid"):
+            assert read_namespace(serving[0], kind) != read_namespace(ours, kind)
+
+    run_shared(tmp_path, spec, body)

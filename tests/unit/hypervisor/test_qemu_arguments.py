@@ -1,0 +1,184 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kata.errors import ConfigError
+from kata.hypervisor.qemu.arguments import (
+    MOST_PORTS,
+    Descriptors,
+    Machine,
+    build_arguments,
+    format_option,
+    list_borrowed_descriptors,
+)
+from kata.hypervisor.spec import Balloon, BlockDevice, NetDevice, Rng, SerialPort, SharedFs, VfioDevice, VmSpec, Vsock
+
+SPEC = VmSpec(
+    id="web",
+    directory="/run/kata/sandboxes/web",
+    kernel="/k",
+    image="/i",
+    vcpus=2,
+    memory_mib=256,
+    kernel_parameters=("console=ttyS0", "root=/dev/vda"),
+    devices=(
+        SerialPort("kata.vport.1024", "/run/v"),
+        NetDevice("eth0", "02:00:00:00:00:01", taps=(20,), vhost=(21,)),
+        SharedFs("kataShared", 22),
+        BlockDevice("data", "/d"),
+        Rng(),
+    ),
+    hotplug_ports=1,
+)
+WIRES = Descriptors(qmp=3, console=4, kernel=5, image=6, disks={"data": 7}, ports={"kata.vport.1024": 8})
+TCG = Machine("/usr/bin/qemu-system-x86_64", "tcg")
+
+GOLDEN = """\
+/usr/bin/qemu-system-x86_64
+-name guest=sandbox-web,debug-threads=on
+-nodefaults
+-no-user-config
+-no-reboot
+-display none
+-vga none
+-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+-machine q35,memory-backend=ram,hpet=off,sata=off,smbus=off,usb=off,graphics=off,vmport=off,dump-guest-core=off
+-accel tcg,thread=multi,tb-size=128
+-cpu max,la57=off
+-smp 2
+-m size=256M
+-object memory-backend-memfd,id=ram,size=256M,share=on
+-rtc base=utc,clock=host
+-kernel /proc/self/fd/5
+-append console=ttyS0 root=/dev/vda
+-chardev socket,id=qmp,fd=3
+-mon chardev=qmp,mode=control
+-chardev socket,id=console,fd=4
+-device isa-serial,chardev=console
+-device pcie-root-port,id=rp0,bus=pcie.0,addr=0x10,chassis=1,io-reserve=0
+-add-fd fd=6,set=1
+-blockdev driver=file,node-name=image,filename=/dev/fdset/1,read-only=on,locking=off,cache.direct=off
+-device virtio-blk-pci,id=dev-image,drive=image,serial=image,disable-legacy=on
+-device virtio-serial-pci,id=vserial,max_ports=2,disable-legacy=on
+-chardev socket,id=port0,fd=8,server=on,wait=off
+-device virtserialport,bus=vserial.0,nr=1,chardev=port0,name=kata.vport.1024
+-netdev tap,id=net0,fd=20,vhost=on,vhostfd=21
+-device virtio-net-pci,id=dev-net0,netdev=net0,mac=02:00:00:00:00:01,disable-legacy=on,romfile=
+-chardev socket,id=fs1,fd=22
+-device vhost-user-fs-pci,chardev=fs1,tag=kataShared,queue-size=1024
+-add-fd fd=7,set=2
+-blockdev driver=file,node-name=disk2,filename=/dev/fdset/2,read-only=off,locking=off,cache.direct=off
+-device virtio-blk-pci,id=dev-disk2,drive=disk2,serial=data,disable-legacy=on
+-object rng-builtin,id=rng3
+-device virtio-rng-pci,rng=rng3,disable-legacy=on
+"""
+
+
+def show(arguments: list[str]) -> str:
+    """One option a line."""
+    return "".join(f"\n{word}" if word.startswith("-") else f" {word}" for word in arguments).lstrip() + "\n"
+
+
+def test_a_whole_vm_gives_this_command_line() -> None:
+    assert show(build_arguments(SPEC, TCG, WIRES)) == GOLDEN
+
+
+def test_kvm_uses_the_hosts_processor() -> None:
+    shown = show(build_arguments(SPEC, replace(TCG, accelerator="kvm"), WIRES))
+    assert "\n-accel kvm\n-cpu host,pmu=off\n" in shown
+    assert "tcg" not in shown
+
+
+def test_no_path_of_the_host_reaches_the_command_line() -> None:
+    arguments = build_arguments(SPEC, TCG, WIRES)[1:]
+    paths = {word for argument in arguments for part in argument.split(",") for word in part.split("=") if "/" in word}
+    assert paths == {"/proc/self/fd/5", "/dev/fdset/1", "/dev/fdset/2", "/dev/vda"}
+
+
+def test_the_image_is_the_first_disk_and_read_only() -> None:
+    disks = [word for word in build_arguments(SPEC, TCG, WIRES) if word.startswith("driver=file")]
+    assert "node-name=image" in disks[0]
+    assert "read-only=on" in disks[0]
+
+
+def test_more_queues_than_one_use_the_plural_options() -> None:
+    card = NetDevice("eth0", "02:00:00:00:00:01", taps=(20, 21), vhost=(22, 23), mtu=9000)
+    shown = show(build_arguments(replace(SPEC, devices=(card,)), TCG, WIRES))
+    assert "-netdev tap,id=net0,fds=20:21,vhost=on,vhostfds=22:23\n" in shown
+    assert "mq=on,vectors=6,host_mtu=9000\n" in shown
+
+
+def test_the_rarer_devices_have_their_options() -> None:
+    devices = (Vsock(7, 30), Balloon(), VfioDevice("gpu", "0000:65:00.0"))
+    shown = show(build_arguments(replace(SPEC, devices=devices), TCG, WIRES))
+    assert "-device vhost-vsock-pci,vhostfd=30,guest-cid=7,disable-legacy=on\n" in shown
+    assert "-device virtio-balloon-pci,free-page-reporting=on,disable-legacy=on\n" in shown
+    assert "-device vfio-pci,id=dev-gpu,host=0000:65:00.0\n" in shown
+
+
+def test_an_initrd_comes_as_a_descriptor_too() -> None:
+    spec = replace(SPEC, image=None, initrd="/initrd", paused=True)
+    arguments = build_arguments(spec, TCG, replace(WIRES, image=None, initrd=9))
+    assert arguments[arguments.index("-initrd") + 1] == "/proc/self/fd/9"
+    assert arguments[-1] == "-S"
+
+
+def test_borrowed_descriptors_are_all_found() -> None:
+    devices = (*SPEC.devices, Vsock(3, 30))
+    assert list_borrowed_descriptors(replace(SPEC, devices=devices)) == [20, 21, 22, 30]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        replace(SPEC, vcpus=0),
+        replace(SPEC, vcpus=4, max_vcpus=2),
+        replace(SPEC, memory_mib=0),
+        replace(SPEC, memory_mib=512, max_memory_mib=256),
+        replace(SPEC, hotplug_ports=MOST_PORTS + 1),
+        replace(SPEC, initrd="/initrd"),
+    ],
+)
+def test_a_vm_that_cannot_be_is_refused(spec: VmSpec) -> None:
+    with pytest.raises(ConfigError, match="sandbox web"):
+        build_arguments(spec, TCG, WIRES)
+
+
+def split_option(option: str) -> list[str]:
+    """What QEMU's parser makes of it: commas part, doubled commas stay."""
+    parts = [""]
+    position = 0
+    while position < len(option):
+        if option.startswith(",,", position):
+            parts[-1] += ","
+            position += 2
+        elif option[position] == ",":
+            parts.append("")
+            position += 1
+        else:
+            parts[-1] += option[position]
+            position += 1
+    return parts
+
+
+@given(st.lists(st.text(st.characters(codec="ascii", exclude_characters="\0"), max_size=12), min_size=1, max_size=4))
+def test_no_value_can_smuggle_in_another_option(values: list[str]) -> None:
+    option = format_option("device", {f"k{index}": value for index, value in enumerate(values)})
+    assert split_option(option) == ["device", *(f"k{index}={value}" for index, value in enumerate(values))]
+
+
+@given(
+    vcpus=st.integers(1, 64),
+    memory=st.integers(64, 1 << 16),
+    ports=st.integers(0, MOST_PORTS),
+    identity=st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=64),
+)
+def test_every_valid_size_gives_one_vm_of_that_size(vcpus: int, memory: int, ports: int, identity: str) -> None:
+    spec = replace(SPEC, id=identity, vcpus=vcpus, memory_mib=memory, hotplug_ports=ports)
+    arguments = build_arguments(spec, TCG, WIRES)
+    assert arguments[arguments.index("-smp") + 1] == str(vcpus)
+    assert arguments[arguments.index("-m") + 1] == f"size={memory}M"
+    assert sum(word.startswith("pcie-root-port") for word in arguments) == ports
+    assert "-sandbox" in arguments

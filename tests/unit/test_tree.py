@@ -1,0 +1,74 @@
+"""What holds for every file of the tree."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from kata.config.load import load_configuration
+from kata.config.model import Configuration
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted(path for folder in ("src", "tests", "bench") for path in (ROOT / folder).rglob("*.py"))
+VAGUE = {"utils", "util", "helpers", "common", "misc", "manager"}
+
+
+def test_no_module_is_longer_than_800_lines() -> None:
+    long = {str(path.relative_to(ROOT)): count for path in MODULES if (count := _count_lines(path)) > 800}
+
+    assert not long
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    assert not [path for path in MODULES if path.stem in VAGUE]
+
+
+def test_the_product_needs_nothing_but_the_standard_library() -> None:
+    import sys  # noqa: PLC0415 - its list of names is what this test is about
+
+    allowed = set(sys.stdlib_module_names) | {"kata"}
+    found = {
+        (str(path.relative_to(ROOT)), name)
+        for path in MODULES
+        if path.is_relative_to(ROOT / "src")
+        for name in _list_imports(path)
+        if name not in allowed
+    }
+
+    assert not found
+
+
+def test_the_installed_configuration_names_every_key_at_its_default() -> None:
+    path = ROOT / "packaging" / "configuration.toml"
+
+    read = load_configuration(str(path))
+
+    default = Configuration(source=str(path))
+    assert read == default
+    text = path.read_text()
+    missing = [
+        key
+        for table in (default.hypervisor, default.agent, default.runtime)
+        for key in type(table).__slots__  # type: ignore[attr-defined]  # dataclasses with slots have them
+        if f"\n{key} = " not in text
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"])
+def test_the_file_that_visitors_look_for_is_there(name: str) -> None:
+    assert (ROOT / name).read_text().strip()
+
+
+def _count_lines(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+def _list_imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
