@@ -60,15 +60,34 @@ def join_cgroup(path: str, pid: int) -> None:
             file.write(str(pid))
 
 
-def list_cgroup(path: str) -> list[str]:
-    """Return the directories of a cgroup, one per hierarchy that has it."""
-    places = (f"{hierarchy}/{translate_path(path)}" for hierarchy in list_hierarchies())
-    return [place for place in places if os.path.isdir(place)]
+def leave_cgroup(path: str, pid: int) -> None:
+    """Move a process from the cgroup, if it is in it, to the root of every hierarchy; then the cgroup can be removed.
+
+    A pid that is somebody else's by now is not touched.
+    """
+    for hierarchy in list_hierarchies():
+        with contextlib.suppress(OSError):  # it ends just now, or the hierarchy has no such cgroup
+            with open(f"{hierarchy}/{translate_path(path)}/cgroup.procs") as members:
+                if str(pid) not in members.read().split():
+                    continue
+            with open(f"{hierarchy}/cgroup.procs", "w") as file:
+                file.write(str(pid))
 
 
-def leave_cgroups(pid: int) -> None:
-    """Move a process to the root of every hierarchy, so that the cgroup that it was in can be removed."""
-    join_cgroup("/", pid)
+def drop_cgroup(path: str) -> bool:
+    """Remove the cgroup from every hierarchy where nobody is in it. Return whether it is gone everywhere.
+
+    Its parents stay: others may come to use them.
+    """
+    gone = True
+    for hierarchy in list_hierarchies():
+        try:
+            os.rmdir(f"{hierarchy}/{translate_path(path)}")
+        except FileNotFoundError:
+            continue
+        except OSError:
+            gone = False
+    return gone
 
 
 def remove_cgroup(directory: str) -> None:

@@ -85,6 +85,7 @@ class Container:
         self._init: GuestProcess | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._view: ProcView | None = None
+        self._forgotten = False
         store.write_container(root, record)
 
     @property
@@ -123,6 +124,11 @@ class Container:
         self._move(Status.CREATED)
         self._watcher = asyncio.create_task(self._watch(self._init))
 
+    def _close_view(self) -> None:
+        view, self._view = self._view, None
+        if view is not None:
+            view.close()
+
     def _show_processes(self, directory: int | None) -> None:
         if directory is None:
             return
@@ -133,8 +139,7 @@ class Container:
 
     async def _watch(self, init: GuestProcess) -> None:
         status = await asyncio.shield(init.exited)
-        if self._view is not None:
-            self._view.close()
+        self._close_view()
         if self.status != Status.STOPPED:
             self._move(Status.STOPPED, exit_status=status)
         for process in self.execs.values():
@@ -247,6 +252,7 @@ class Container:
         self._forgotten = True
         if self._watcher is not None:
             self._watcher.cancel()
+        self._close_view()
         self.lose(status)
         if self.status != Status.STOPPED:
             self._move(Status.STOPPED)

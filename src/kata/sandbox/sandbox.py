@@ -11,7 +11,7 @@ from kata.errors import ExistsError, KataError, NotFoundError, StateError
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.protocol.messages import agent as wire
-from kata.resources.cgroup import create_cgroup, join_cgroup, leave_cgroups, list_cgroup, remove_cgroup
+from kata.resources.cgroup import create_cgroup, drop_cgroup, join_cgroup, leave_cgroup
 from kata.resources.size import size_vm
 from kata.sandbox import store
 from kata.sandbox.attach import AttachServer
@@ -23,6 +23,8 @@ from kata.sandbox.translation import GUEST_SHARE, GUEST_SHM, translate_spec
 from kata.sandbox.vm import SHARE_TAG, SandboxVm, Site, start_vm
 
 _STAND_IN_TIMEOUT = 10.0
+_CGROUP_TIMEOUT = 0.5
+_CGROUP_PAUSE = 0.01
 _HOSTNAME_LIMIT = 64
 _SHM_SIZE = 64 << 20
 _UNITS = {"k": 10, "m": 20, "g": 30}
@@ -212,7 +214,7 @@ class Sandbox:
     async def _undo_create(self, container: Container, vm: SandboxVm) -> None:
         if len(self.containers) > 1 and self._stopped is None:  # else the VM goes, and the container with it
             await container.discard()
-        self._forget(container, vm)
+        await self._forget(container, vm)
         self._report(await container.run_poststop())
 
     def _report(self, failures: list[str]) -> None:
@@ -239,19 +241,24 @@ class Sandbox:
         if not last or container.status not in (Status.CREATED, Status.STOPPED):
             await container.delete(force=force)
         # A container that came meanwhile needs the VM, and the share clean.
-        self._forget(container, self._vm)
+        await self._forget(container, self._vm)
         self._report(await container.run_poststop())
         await self._stop_unused()
 
-    def _forget(self, container: Container, vm: SandboxVm | None) -> None:
+    async def _forget(self, container: Container, vm: SandboxVm | None) -> None:
         """Drop what the host holds for one container. Without a VM, the sandbox's end releases the share."""
         self.containers.pop(container.id, None)
         container.forget(LOST_STATUS)
+        path = _find_cgroup(container.bundle.spec)
+        if path:
+            leave_cgroup(path, container.record.pid)  # it may be the very command that waits for the removal
         if vm is not None:
             try:
                 container.unshare(vm.share)
             except KataError as error:
                 self._log.write("error", f"the files of container {container.id} stay shared", error=str(error))
+            if path and path != self._cgroup:
+                await _remove_cgroup(path)
 
     async def stop(self) -> None:
         """End the VM and release everything, also when the caller is cancelled. May be called again."""
@@ -265,6 +272,8 @@ class Sandbox:
             await self._end_vm()
         except Exception as error:  # noqa: BLE001 - whatever it was, the rest must be released and the daemon must end
             self._log.write("error", "the VM could not be released", error=repr(error))
+        if self._cgroup:
+            leave_cgroup(self._cgroup, os.getpid())
         # In a thread: a cgroup goes only when the last of its processes has, and containers' answers must not wait.
         failures = await asyncio.to_thread(release_resources, self.directory)
         for failure in failures:
@@ -282,7 +291,7 @@ class Sandbox:
             if not self._started.cancelled():
                 self._started.exception()  # whoever waits for the start hears of it; nobody has to
         for container in list(self.containers.values()):
-            self._forget(container, None)
+            await self._forget(container, None)
         if self._vm is not None:
             await self._vm.stop()
 
@@ -299,6 +308,14 @@ class Sandbox:
 
 def _find_cgroup(spec: dict[str, Any]) -> str:
     return str((spec.get("linux") or {}).get("cgroupsPath") or "")
+
+
+async def _remove_cgroup(path: str) -> None:
+    """Remove a container's host cgroup. What somebody else keeps busy is left to the sandbox's end."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_CGROUP_TIMEOUT):
+            while not drop_cgroup(path):  # noqa: ASYNC110 - see below
+                await asyncio.sleep(_CGROUP_PAUSE)  # the kernel tells nobody when the last process is gone
 
 
 def _find_shm_size(spec: dict[str, Any]) -> int:

@@ -53,7 +53,8 @@ async def _run(root: str, sandbox_id: str, bundle: str, service_fd: int, init_fd
         log.write("error", f"{call.method} failed", error=repr(error))
 
     def welcome() -> ServerConnection:
-        connection = ServerConnection(services, log_error, connections.discard)
+        connections.difference_update([known for known in connections if known.closed.is_set()])
+        connection = ServerConnection(services, log_error)
         connections.add(connection)
         return connection
 
