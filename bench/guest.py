@@ -126,6 +126,7 @@ def _launch(directory: Path, artifacts: Artifacts, ports: tuple[SerialPort, ...]
             kernel=kernel,
             image=image,
             initrd=initrd,
+            disks={},
             ports=listening,
         )
         machine = Machine(driver.binary.path, driver.acceleration.accelerator, tb_size=driver.settings.tb_size)

@@ -82,7 +82,12 @@ def test_pause_and_resume_show_in_the_state(runtime: Runtime) -> None:
 def test_run_passes_streams_and_exit_code_and_leaves_nothing(runtime: Runtime) -> None:
     bundle = runtime.make_bundle(["sh", "-c", "cat; echo error >&2; exit 7"])
     done = subprocess.run(
-        runtime.command("run", "-b", str(bundle), "c1"), input="words\n", capture_output=True, text=True, timeout=30, check=False
+        runtime.command("run", "-b", str(bundle), "c1"),
+        input="words\n",
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
     assert done.returncode == 7
     assert done.stdout == "words\n"
