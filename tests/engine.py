@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import leaks
 import pytest
 
+import leaks
 from kata.protocol.oci.default import make_spec
 
 _TREE = Path(__file__).parents[1]

@@ -4,8 +4,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import leaks
 import pytest
+
+import leaks
 from engine import Container, Engine, build_image, require_host
 
 FAILURES = Path(os.environ.get("KATA_FAILURES", Path(__file__).parents[1] / "build/failures"))
@@ -53,9 +54,7 @@ FAILED = pytest.StashKey[bool]()
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: "pytest.CallInfo[None]"
-) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: "pytest.CallInfo[None]") -> Iterator[None]:
     report = yield
     if call.excinfo is not None and call.excinfo.typename != "Skipped":
         item.stash[FAILED] = True

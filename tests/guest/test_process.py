@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from engine import Change, Container, Engine, add_mount, combine, grant
 
 STATUS = ("cat", "/proc/self/status")
@@ -91,7 +92,9 @@ def test_masked_paths_are_empty_and_readonly_paths_refuse_root(engine: Engine, p
         spec["linux"]["maskedPaths"] = ["/proc/keys", "/proc/scsi", "/root"]
         spec["linux"]["readonlyPaths"] = ["/proc/sys", "/mnt"]
 
-    script = "wc -c < /proc/keys; ls -A /root | wc -l; echo 1 > /proc/sys/vm/swappiness || echo ro; touch /mnt/x || echo ro"
+    script = (
+        "wc -c < /proc/keys; ls -A /root | wc -l; echo 1 > /proc/sys/vm/swappiness || echo ro; touch /mnt/x || echo ro"
+    )
     result = engine.run_container("sh", "-c", script, pod=pod.id, change=combine(grant("CAP_DAC_OVERRIDE"), change))
     assert result.text.split() == ["0", "0", "ro", "ro"], result
 
@@ -101,7 +104,9 @@ def test_a_read_only_root_refuses_root_and_tmpfs_beside_it_does_not(engine: Engi
         spec["root"]["readonly"] = True
 
     mount = add_mount("/tmp", "tmpfs", "tmpfs", "nosuid", "nodev", "size=1m", "mode=1777")
-    script = "touch /x; echo $?; touch /tmp/x; echo $?; dd if=/dev/zero of=/tmp/big bs=1k count=2000 2>/dev/null; echo $?"
+    script = (
+        "touch /x; echo $?; touch /tmp/x; echo $?; dd if=/dev/zero of=/tmp/big bs=1k count=2000 2>/dev/null; echo $?"
+    )
     result = engine.run_container("sh", "-c", script, pod=pod.id, change=combine(change, mount))
     assert result.text.split() == ["1", "0", "1"]
     assert "Read-only file system" in result.err

@@ -3,12 +3,14 @@
 import asyncio
 import fcntl
 import os
+import select
 import shutil
+import signal
 import struct
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -172,7 +174,7 @@ async def test_a_vm_boots_and_is_confined(tmp_path: Path, spec: VmSpec) -> None:
 
 
 async def test_pause_and_resume_are_seen_in_the_state(tmp_path: Path, spec: VmSpec) -> None:
-    async with boot(open_driver(tmp_path), replace(spec, paused=True)) as guest:
+    async with boot(open_driver(tmp_path), spec._replace(paused=True)) as guest:
         assert await guest.vm.query_state() == "created"
         await guest.vm.resume()
         assert await guest.run("echo up") == "up\n"
@@ -219,7 +221,7 @@ async def test_a_start_that_fails_quotes_qemu_and_leaves_nothing(tmp_path: Path,
 
 async def test_a_kernel_that_is_not_there_is_named(tmp_path: Path, spec: VmSpec) -> None:
     with pytest.raises(ConfigError, match=r"needs /no/kernel, which cannot be opened: No such file"):
-        await open_driver(tmp_path).start(replace(spec, kernel="/no/kernel"))
+        await open_driver(tmp_path).start(spec._replace(kernel="/no/kernel"))
     assert list_leftovers(spec) == []
 
 
@@ -230,6 +232,33 @@ async def test_a_cancelled_start_leaves_no_process(tmp_path: Path, spec: VmSpec)
             await driver.start(spec)
     assert list_leftovers(spec) == []
     assert list_processes_of(derive_user_id(spec.id)) == []
+
+
+def test_qemu_and_virtiofsd_die_with_the_process_that_started_them(tmp_path: Path, spec: VmSpec) -> None:
+    reader, writer = os.pipe()
+    daemon = os.fork()
+    if daemon == 0:
+
+        async def start() -> None:
+            served = start_virtiofsd(find_virtiofsd(), str(tmp_path), spec.directory)
+            vm = await open_driver(tmp_path).start(spec)
+            os.write(writer, f"{vm.pid} {served.pid}".encode())
+            await asyncio.Event().wait()
+
+        try:
+            asyncio.run(start())
+        finally:
+            os._exit(1)
+    os.close(writer)
+    pidfds = [os.pidfd_open(int(word)) for word in os.read(reader, 100).split()]
+    os.kill(daemon, signal.SIGKILL)
+    os.waitpid(daemon, 0)
+    for pidfd in pidfds:
+        # A pidfd is readable when its process has ended.
+        assert select.select([pidfd], [], [], PATIENCE)[0]
+        os.close(pidfd)
+    os.close(reader)
+    assert len(pidfds) == 2
 
 
 async def test_a_disk_comes_and_goes_while_the_vm_runs(tmp_path: Path, spec: VmSpec) -> None:
@@ -272,7 +301,7 @@ async def test_a_network_card_is_plugged_in_by_descriptor(tmp_path: Path, spec: 
 async def test_a_guest_that_does_not_answer_keeps_its_device(tmp_path: Path, spec: VmSpec) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(b"\0" * 4096)
-    async with boot(open_driver(tmp_path), replace(spec, paused=True)) as guest:
+    async with boot(open_driver(tmp_path), spec._replace(paused=True)) as guest:
         await guest.vm.plug_block(BlockDevice("data", str(disk)))
         with pytest.raises(DeadlineError, match="DEVICE_DELETED"):
             await guest.vm.unplug("data", timeout=0.1)
@@ -282,7 +311,7 @@ async def test_disks_and_a_balloon_are_there_from_the_start(tmp_path: Path, spec
     disk = tmp_path / "disk"
     disk.write_bytes(b"a" * 4096)
     devices = (*spec.devices, BlockDevice("data", str(disk), readonly=True), Balloon())
-    async with boot(open_driver(tmp_path), replace(spec, devices=devices)) as guest:
+    async with boot(open_driver(tmp_path), spec._replace(devices=devices)) as guest:
         assert await guest.run("cat /sys/block/vda/ro /sys/block/vda/serial") == "1\ndata"
 
 
@@ -295,7 +324,7 @@ def run_shared(tmp_path: Path, spec: VmSpec, body: Callable[[Share, Guest], Awai
         daemon = start_virtiofsd(find_virtiofsd(), share.export, spec.directory)
         devices = (*spec.devices, SharedFs("kataShared", daemon.connection.fileno()))
         try:
-            async with boot(open_driver(tmp_path), replace(spec, devices=devices)) as guest:
+            async with boot(open_driver(tmp_path), spec._replace(devices=devices)) as guest:
                 await body(share, guest)
         finally:
             await daemon.stop()

@@ -49,7 +49,7 @@ def test_the_installed_configuration_names_every_key_at_its_default() -> None:
     missing = [
         key
         for table in (default.hypervisor, default.agent, default.runtime)
-        for key in type(table).__slots__  # type: ignore[attr-defined]  # dataclasses with slots have them
+        for key in type(table).__slots__
         if f"\n{key} = " not in text
     ]
     assert not missing

@@ -13,7 +13,7 @@ from kata.cli.records import find_sandbox_dir
 from kata.errors import ExistsError
 from kata.transport.ttrpc_blocking import bind_unix_socket
 
-_PASSED_ON = ("debug", "log", "log-format", "config", "kata-config", "systemd-cgroup", "rootless")
+_PASSED_ON = ("debug", "systemd-cgroup", "rootless")
 _LAUNCHER = "import sys; sys.path.insert(0, {!r}); from kata.cli.main import main; sys.exit(main())"
 _END_TIMEOUT = 10.0
 
@@ -60,7 +60,7 @@ def start_daemon(invocation: Invocation, sandbox: str, bundle: str) -> Daemon:
             bind_unix_socket(f"{directory}/service.sock", socket.SOCK_STREAM) as service,
             bind_unix_socket(f"{directory}/init.sock", socket.SOCK_SEQPACKET) as init,
         ):
-            command = _find_command(invocation)
+            command = find_command(invocation)
             command += ["serve", "--sandbox", sandbox, "--bundle", bundle]
             command += ["--service-fd", str(service.fileno()), "--init-fd", str(init.fileno())]
             pid = _spawn(command, (service.fileno(), init.fileno()), f"{directory}/service.log")
@@ -70,7 +70,8 @@ def start_daemon(invocation: Invocation, sandbox: str, bundle: str) -> Daemon:
     return Daemon(pid, directory)
 
 
-def _find_command(invocation: Invocation) -> list[str]:
+def find_command(invocation: Invocation) -> list[str]:
+    """Return how to run this program again with the same global flags: a command may be appended."""
     launcher = os.path.abspath(sys.argv[0])
     if os.path.basename(launcher).startswith("kata-runtime") and os.access(launcher, os.X_OK):
         command = [launcher]
@@ -82,6 +83,9 @@ def _find_command(invocation: Invocation) -> list[str]:
         value = invocation.globals[name]
         if value:
             command.append(f"--{name}={'true' if value is True else value}")
+    config = str(invocation.globals["config"] or invocation.globals["kata-config"])
+    if config:
+        command.append(f"--config={os.path.abspath(config)}")
     return command
 
 

@@ -36,6 +36,8 @@ def run_exec(invocation: Invocation) -> int:
     if any(invocation.texts("cgroup")):
         raise UnsupportedError("--cgroup cannot be honoured: the guest knows one cgroup per container")
     container, *args = invocation.arguments
+    if args[:1] == ["--"]:
+        del args[0]
     record = read_record(invocation.root, container)
     process = _find_process(invocation, record, args)
     detached = invocation.switch("detach")

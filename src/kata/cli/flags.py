@@ -87,20 +87,23 @@ _READERS: dict[str, Callable[[str], Value]] = {
 
 def parse_flags(
     table: Sequence[Flag], words: Sequence[str], *, interspersed: bool
-) -> tuple[dict[str, Value], list[str]]:
+) -> tuple[dict[str, Value], list[str], int]:
     """Split `words` into the values of the table's flags, by name, and the arguments.
 
-    With `interspersed`, flags may follow arguments; else the first argument ends the flags. `--` always does.
+    The number says how many arguments came before `--`, -1 where there was none. With `interspersed`, flags may follow
+    arguments; else the first argument ends the flags. `--` always does.
     Raise UsageError with Go's words on a flag that is not in the table or lacks its value.
     """
     rows = {row.name: row for row in table} | {row.short: row for row in table if row.short}
     values = {row.name: row.empty() for row in table}
     arguments: list[str] = []
+    separated = -1
     at = 0
     while at < len(words):
         word = words[at]
         at += 1
         if word == "--":
+            separated = len(arguments)
             break
         if len(word) < 2 or not word.startswith("-"):
             arguments.append(word)
@@ -128,4 +131,4 @@ def parse_flags(
             held.append(value)
         else:
             values[row.name] = value
-    return values, [*arguments, *words[at:]]
+    return values, [*arguments, *words[at:]], separated

@@ -5,17 +5,17 @@ from kata.cli.log import Log
 
 
 class Invocation:
-    """Global flags, the command's own flags, its arguments and where its diagnostics go."""
+    """Global flags, the command's own, its arguments, how many of them came before `--` (-1 without), and the log."""
 
-    __slots__ = ("arguments", "command", "flags", "globals", "log", "root")
+    __slots__ = ("arguments", "flags", "globals", "log", "root", "separated")
 
     def __init__(
-        self, command: str, general: dict[str, Value], flags: dict[str, Value], arguments: list[str], log: Log
+        self, general: dict[str, Value], flags: dict[str, Value], arguments: list[str], separated: int, log: Log
     ) -> None:
-        self.command = command
         self.globals = general
         self.flags = flags
         self.arguments = arguments
+        self.separated = separated
         self.log = log
         self.root = str(general["root"]).rstrip("/") or "/"
 

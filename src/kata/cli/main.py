@@ -28,7 +28,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     log = Log()
     try:
-        general, rest = parse_flags(GLOBAL_FLAGS, sys.argv[1:] if words is None else words, interspersed=False)
+        general, rest, _ = parse_flags(GLOBAL_FLAGS, sys.argv[1:] if words is None else words, interspersed=False)
         log = open_log(general)
     except UsageError as error:
         return _explain(str(error), None, log)
@@ -52,13 +52,13 @@ def open_log(general: dict[str, Value]) -> Log:
 
 def _parse_and_run(command: Command, words: Sequence[str], general: dict[str, Value], log: Log) -> int:
     try:
-        flags, arguments = parse_flags(command.flags, words, interspersed=command.interspersed)
+        flags, arguments, separated = parse_flags(command.flags, words, interspersed=command.interspersed)
         if flags["help"]:
             return _help([command.name], log)
         _check_count(command, arguments)
     except UsageError as error:
         return _explain(str(error), command, log)
-    return _run(command, Invocation(command.name, general, flags, arguments, log))
+    return _run(command, Invocation(general, flags, arguments, separated, log))
 
 
 def _check_count(command: Command, arguments: list[str]) -> None:

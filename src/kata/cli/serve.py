@@ -1,5 +1,7 @@
 """`serve`: what the command line starts as the daemon of a sandbox."""
 
+import os
+
 from kata.cli.invocation import Invocation
 
 
@@ -9,6 +11,7 @@ def run_serve(invocation: Invocation) -> int:
     service, init = invocation.number("service-fd"), invocation.number("init-fd")
     assert service is not None
     assert init is not None
+    os.chdir("/")  # whoever unmounts the engine's directory must not find it busy
     code: int = serve(
         root=invocation.root,
         sandbox=invocation.text("sandbox"),

@@ -9,8 +9,7 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from kata.errors import ConfigError, UnsupportedError
 from kata.sys.process import read_boot_id
@@ -25,8 +24,7 @@ _CACHE = "accelerator.json"
 _PROBE = "import sys; sys.path.insert(0, sys.argv[1]); from kata.hypervisor.kvmprobe import main; sys.exit(main())"
 
 
-@dataclass(frozen=True, slots=True)
-class AcceleratorReport:
+class AcceleratorReport(NamedTuple):
     """The decision and why, as a sentence. `speed` is KVM's, in instructions a second; 0 when it does not run."""
 
     accelerator: Accelerator

@@ -1,8 +1,7 @@
 """What every hypervisor driver offers. The sandbox asks capabilities, never a driver's name."""
 
 import importlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from kata.errors import ConfigError
 
@@ -12,8 +11,7 @@ if TYPE_CHECKING:
 Channel = Literal["vsock", "hybrid-vsock", "vport"]
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(NamedTuple):
     """What a driver can do on this machine. `channels` are ways to talk to the agent, the best first."""
 
     channels: tuple[Channel, ...]
@@ -30,8 +28,7 @@ class Capabilities:
     memory_hotplug: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class VmExit:
+class VmExit(NamedTuple):
     """Why a VM is no more. `returncode` is the VMM's (minus a signal's number); `reason` is a sentence."""
 
     returncode: int

@@ -15,9 +15,8 @@ States: no command but qmp_capabilities is accepted before its answer.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from kata.errors import ProtocolError, StateError
 
@@ -31,8 +30,7 @@ class Phase(Enum):
     READY = "ready"
 
 
-@dataclass(frozen=True, slots=True)
-class Greeting:
+class Greeting(NamedTuple):
     """The first line of a session."""
 
     version: tuple[int, int, int]
@@ -40,16 +38,14 @@ class Greeting:
     capabilities: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The command with this number was carried out."""
 
     number: int
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """The command with this number was not carried out. `number` is None when QEMU could not read the line at all."""
 
     number: int | None
@@ -57,13 +53,12 @@ class Refusal:
     description: str
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Something happened. `seconds` is QEMU's wall clock."""
 
     name: str
-    data: Mapping[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
+    data: Mapping[str, Any]
+    seconds: float
 
 
 Message = Greeting | Answer | Refusal | Event

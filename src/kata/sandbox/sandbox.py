@@ -256,8 +256,8 @@ async def _remove_cgroup(path: str) -> None:
     """Remove a container's host cgroup. What somebody else keeps busy is left to the sandbox's end."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_CGROUP_TIMEOUT):
-            while not drop_cgroup(path):
-                await asyncio.sleep(_CGROUP_PAUSE)  # the kernel tells nobody when the last process is gone
+            while not drop_cgroup(path):  # noqa: ASYNC110 - the kernel tells nobody when the last one is gone
+                await asyncio.sleep(_CGROUP_PAUSE)
 
 
 def _find_shm_size(spec: dict[str, Any]) -> int:

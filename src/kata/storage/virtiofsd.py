@@ -7,12 +7,11 @@ off here.
 
 import os
 import resource
-import shutil
 import socket
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from kata.errors import ConfigError, HostError, NotFoundError
+from kata.sys.program import find_program
 from kata.sys.unixsocket import connect_unix, listen_unix
 from kata.transport.boundedlog import BoundedLog
 from kata.transport.child import Child, Ending, start_child
@@ -32,8 +31,7 @@ _MOST_FILES = 1_000_000
 _LOG_LIMIT = 256 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class VirtiofsdBinary:
+class VirtiofsdBinary(NamedTuple):
     """A virtiofsd and whose options it takes."""
 
     path: str
@@ -49,7 +47,7 @@ def find_virtiofsd(path: str = "", *, state_directory: str | None = None) -> Vir
     """The configured virtiofsd, or the first of the usual places. Raise NotFoundError."""
     places = (path,) if path else (*_PLACES, "virtiofsd")
     for place in places:
-        found = shutil.which(place)
+        found = find_program(place)
         if found is not None:
             return VirtiofsdBinary(found, tell_kind(ask_version(found, state_directory)))
     where = path or "any of the usual places"

@@ -2,13 +2,12 @@
 
 import errno
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kata.sys import linux
 
 
-@dataclass(frozen=True, slots=True)
-class MountPoint:
+class MountPoint(NamedTuple):
     """One line of /proc/PID/mountinfo, as proc(5) describes it."""
 
     mount_id: int

@@ -2,11 +2,10 @@
 
 import os
 import signal
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessStat:
+class ProcessStat(NamedTuple):
     """The parts of /proc/PID/stat in use. `start_ticks` (clock ticks since boot) and the pid name a process."""
 
     pid: int

@@ -9,7 +9,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kata.errors import DeadlineError, HostError
 from kata.sys.process import read_start_ticks
@@ -20,8 +20,7 @@ _READ = 65536
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """How a process ended: its exit status, or minus the number of the signal that killed it, and its last words."""
 
     returncode: int

@@ -100,7 +100,7 @@ class QmpSession:
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    for event in reversed(self.events):
+                    for event in list(self.events)[::-1]:
                         if event.name == name and matches(event.data):
                             return event
                     if self._lost is not None:

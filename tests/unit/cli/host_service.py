@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 from kata.errors import NotFoundError, StateError
@@ -83,6 +84,7 @@ class HostService:
         self.records: dict[str, dict[str, Any]] = {}
         self.processes: dict[str, HostProcess] = {}
         self.paused: set[str] = set()
+        self.execs: list[HostProcess] = []
         self.gone = asyncio.Event()
 
     def find(self, request: Message) -> HostProcess:
@@ -101,8 +103,10 @@ class HostService:
 
     async def create_container(self, request: wire.CreateContainerRequest) -> Empty:
         attachment = await self.attachments.take(request.container_id, "", timeout=10)
-        with open(f"{request.bundle}/config.json") as file:
-            spec = json.load(file)
+        spec = json.loads(Path(f"{request.bundle}/config.json").read_text())  # noqa: ASYNC240 - a test's service may block
+        if "hang" in spec.get("annotations", {}):
+            Path(f"{request.bundle}/seen").touch()  # noqa: ASYNC240 - a test's service may block
+            await asyncio.Event().wait()
         if "refuse" in spec.get("annotations", {}):
             attachment.finish(None)
             self.gone.set()
@@ -166,7 +170,7 @@ class HostService:
         except FileNotFoundError as error:
             attachment.finish(None)
             raise NotFoundError(f"exec: {error.filename!r}: executable file not found in $PATH") from error
-        self.processes[f"{request.container_id}/{request.exec_id}"] = process
+        self.execs.append(process)
         return Empty()
 
     async def pause_container(self, request: wire.ContainerRequest) -> Empty:

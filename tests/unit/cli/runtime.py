@@ -1,7 +1,11 @@
 """A `kata-runtime` whose sandboxes run processes of this host, and bundles for it."""
 
 import json
+import os
+import signal
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +42,8 @@ class Runtime:
                 self.command(*words),
                 check=False,
                 timeout=30,
-                **{"stdin": subprocess.DEVNULL, "stdout": stdout, "stderr": stderr, **more},
+                **({} if "input" in more else {"stdin": subprocess.DEVNULL}),
+                **{"stdout": stdout, "stderr": stderr, "text": True, **more},
             )
         return subprocess.CompletedProcess(done.args, done.returncode, out.read_text(), err.read_text())
 
@@ -57,3 +62,41 @@ class Runtime:
         spec = make_spec(args, terminal=terminal) | more
         (bundle / "config.json").write_text(json.dumps(spec))
         return bundle
+
+    def wait_for_status(self, container: str, status: str) -> None:
+        self._wait(lambda: self.find_state(container)["status"] == status, f"{container} to be {status}")
+
+    def wait_for_file(self, path: Path) -> None:
+        self._wait(path.exists, str(path))
+
+    def wait_for_end(self, pid: int) -> None:
+        self._wait(lambda: not _is_running(pid), f"process {pid} to end")
+
+    @staticmethod
+    def _wait(true: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + 15
+        while not true():
+            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            time.sleep(0.01)
+
+    def kill_daemon(self, sandbox: str) -> None:
+        """Kill the daemon of a sandbox, which is the process that has its lock."""
+        lock = os.stat(self.root / "sandboxes" / sandbox / "lock")
+        for line in Path("/proc/locks").read_text().splitlines():
+            fields = line.split()
+            if fields[5].rpartition(":")[2] == str(lock.st_ino):
+                os.kill(int(fields[4]), signal.SIGKILL)
+                self.wait_for_end(int(fields[4]))
+                return
+        raise AssertionError(f"no daemon holds the lock of {sandbox}")
+
+    def read_seen(self, bundle: Path) -> list[Any]:
+        """Return what the service noted, in order."""
+        return [json.loads(line) for line in (bundle / "seen").read_text().splitlines()]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,7 +84,7 @@ def test_a_whole_vm_gives_this_command_line() -> None:
 
 
 def test_kvm_uses_the_hosts_processor() -> None:
-    shown = show(build_arguments(SPEC, replace(TCG, accelerator="kvm"), WIRES))
+    shown = show(build_arguments(SPEC, TCG._replace(accelerator="kvm"), WIRES))
     assert "\n-accel kvm\n-cpu host,pmu=off\n" in shown
     assert "tcg" not in shown
 
@@ -105,40 +103,40 @@ def test_the_image_is_the_first_disk_and_read_only() -> None:
 
 def test_more_queues_than_one_use_the_plural_options() -> None:
     card = NetDevice("eth0", "02:00:00:00:00:01", taps=(20, 21), vhost=(22, 23), mtu=9000)
-    shown = show(build_arguments(replace(SPEC, devices=(card,)), TCG, WIRES))
+    shown = show(build_arguments(SPEC._replace(devices=(card,)), TCG, WIRES))
     assert "-netdev tap,id=net0,fds=20:21,vhost=on,vhostfds=22:23\n" in shown
     assert "mq=on,vectors=6,host_mtu=9000\n" in shown
 
 
 def test_the_rarer_devices_have_their_options() -> None:
     devices = (Vsock(7, 30), Balloon(), VfioDevice("gpu", "0000:65:00.0"))
-    shown = show(build_arguments(replace(SPEC, devices=devices), TCG, WIRES))
+    shown = show(build_arguments(SPEC._replace(devices=devices), TCG, WIRES))
     assert "-device vhost-vsock-pci,vhostfd=30,guest-cid=7,disable-legacy=on\n" in shown
     assert "-device virtio-balloon-pci,free-page-reporting=on,disable-legacy=on\n" in shown
     assert "-device vfio-pci,id=dev-gpu,host=0000:65:00.0\n" in shown
 
 
 def test_an_initrd_comes_as_a_descriptor_too() -> None:
-    spec = replace(SPEC, image=None, initrd="/initrd", paused=True)
-    arguments = build_arguments(spec, TCG, replace(WIRES, image=None, initrd=9))
+    spec = SPEC._replace(image=None, initrd="/initrd", paused=True)
+    arguments = build_arguments(spec, TCG, WIRES._replace(image=None, initrd=9))
     assert arguments[arguments.index("-initrd") + 1] == "/proc/self/fd/9"
     assert arguments[-1] == "-S"
 
 
 def test_borrowed_descriptors_are_all_found() -> None:
     devices = (*SPEC.devices, Vsock(3, 30))
-    assert list_borrowed_descriptors(replace(SPEC, devices=devices)) == [20, 21, 22, 30]
+    assert list_borrowed_descriptors(SPEC._replace(devices=devices)) == [20, 21, 22, 30]
 
 
 @pytest.mark.parametrize(
     "spec",
     [
-        replace(SPEC, vcpus=0),
-        replace(SPEC, vcpus=4, max_vcpus=2),
-        replace(SPEC, memory_mib=0),
-        replace(SPEC, memory_mib=512, max_memory_mib=256),
-        replace(SPEC, hotplug_ports=MOST_PORTS + 1),
-        replace(SPEC, initrd="/initrd"),
+        SPEC._replace(vcpus=0),
+        SPEC._replace(vcpus=4, max_vcpus=2),
+        SPEC._replace(memory_mib=0),
+        SPEC._replace(memory_mib=512, max_memory_mib=256),
+        SPEC._replace(hotplug_ports=MOST_PORTS + 1),
+        SPEC._replace(initrd="/initrd"),
     ],
 )
 def test_a_vm_that_cannot_be_is_refused(spec: VmSpec) -> None:
@@ -176,7 +174,7 @@ def test_no_value_can_smuggle_in_another_option(values: list[str]) -> None:
     identity=st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=64),
 )
 def test_every_valid_size_gives_one_vm_of_that_size(vcpus: int, memory: int, ports: int, identity: str) -> None:
-    spec = replace(SPEC, id=identity, vcpus=vcpus, memory_mib=memory, hotplug_ports=ports)
+    spec = SPEC._replace(id=identity, vcpus=vcpus, memory_mib=memory, hotplug_ports=ports)
     arguments = build_arguments(spec, TCG, WIRES)
     assert arguments[arguments.index("-smp") + 1] == str(vcpus)
     assert arguments[arguments.index("-m") + 1] == f"size={memory}M"

@@ -6,7 +6,7 @@ user may open nothing.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kata.errors import ConfigError
 from kata.hypervisor.accelerator import Accelerator
@@ -33,8 +33,7 @@ SECCOMP = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 _MACHINE_OFF = ("hpet", "sata", "smbus", "usb", "graphics", "vmport", "dump-guest-core")
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(NamedTuple):
     """What depends on the host, not on the VM. `tb_size` is TCG's cache of translated code, in MiB."""
 
     binary: str
@@ -45,8 +44,7 @@ class Machine:
     firmware: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptors:
+class Descriptors(NamedTuple):
     """The descriptors that the VMM inherits. `console` and `qmp` are connected sockets.
 
     `disks` has one for every `BlockDevice.id`, `ports` a listening socket for every `SerialPort.name`.
@@ -55,10 +53,10 @@ class Descriptors:
     qmp: int
     console: int
     kernel: int
+    disks: Mapping[str, int]
+    ports: Mapping[str, int]
     initrd: int | None = None
     image: int | None = None
-    disks: Mapping[str, int] = field(default_factory=dict)
-    ports: Mapping[str, int] = field(default_factory=dict)
 
 
 def format_option(head: str, properties: Mapping[str, object]) -> str:

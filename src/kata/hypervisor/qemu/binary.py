@@ -1,18 +1,17 @@
 """Finding QEMU and its version."""
 
 import re
-import shutil
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kata.errors import HostError, NotFoundError, UnsupportedError
+from kata.sys.program import find_program
 from kata.transport.toolversion import ask_version
 
 OLDEST = (7, 2)
 _VERSION = re.compile(r"QEMU emulator version (\d+)\.(\d+)(?:\.(\d+))?")
 
 
-@dataclass(frozen=True, slots=True)
-class QemuBinary:
+class QemuBinary(NamedTuple):
     """A usable QEMU."""
 
     path: str
@@ -30,7 +29,7 @@ def find_binary(path: str, state_directory: str | None) -> QemuBinary:
 
     Raise NotFoundError when there is none, UnsupportedError when it is too old.
     """
-    found = shutil.which(path)
+    found = find_program(path)
     if found is None:
         raise NotFoundError(
             f"there is no QEMU at {path}", hint="install qemu-system-x86, or set path in [hypervisor.qemu]"

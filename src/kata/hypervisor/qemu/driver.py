@@ -4,7 +4,7 @@ import os
 import socket
 import stat
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kata.errors import ConfigError, KataError, StartError
 from kata.hypervisor.accelerator import AcceleratorReport, choose_accelerator
@@ -24,8 +24,7 @@ _VMM_LOG = "qemu.log"
 _EMPTY = "empty"
 
 
-@dataclass(frozen=True, slots=True)
-class QemuSettings:
+class QemuSettings(NamedTuple):
     """What an operator may set. Empty strings leave the choice to the driver."""
 
     path: str = "qemu-system-x86_64"

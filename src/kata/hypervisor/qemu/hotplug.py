@@ -1,7 +1,6 @@
 """Devices that come and go while the VM runs, each in a PCIe root port that was there from the start."""
 
 import os
-from dataclasses import dataclass, field
 from typing import Any
 
 from kata.errors import ConfigError, ExistsError, NotFoundError, StateError
@@ -10,13 +9,13 @@ from kata.hypervisor.spec import BlockDevice, NetDevice, PciAddress, VfioDevice
 from kata.transport.qmp import QmpSession
 
 
-@dataclass(slots=True)
 class _Plugged:
     """A device in a port: its name in QEMU, and the commands that take its backend away, last first."""
 
-    port: int
-    name: str
-    undo: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    def __init__(self, port: int, name: str) -> None:
+        self.port = port
+        self.name = name
+        self.undo: list[tuple[str, dict[str, Any]]] = []
 
 
 class Hotplug:

@@ -1,4 +1,4 @@
-"""A specification to start from, as `runc spec` writes it. Source: OCI runtime specification, Docker's default profile."""
+"""A specification to start from, as `runc spec` writes it. Source: OCI config.md, Docker's defaults."""
 
 from collections.abc import Sequence
 from typing import Any

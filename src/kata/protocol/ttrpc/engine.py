@@ -77,7 +77,7 @@ class ServerEngine:
         self._frames = FrameDecoder()
 
     def receive(self, data: bytes) -> list[Call]:
-        calls = []
+        calls: list[Call] = []
         for frame in self._frames.feed(data):
             if frame.kind != Kind.REQUEST:
                 raise ProtocolError(f"ttrpc client sent a frame of kind {frame.kind} on stream {frame.stream}")

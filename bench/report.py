@@ -1,0 +1,75 @@
+"""The figures as a document and as a table."""
+
+import json
+import platform
+import statistics
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Samples = Mapping[str, Sequence[float]]
+
+
+def describe_machine() -> dict[str, str]:
+    """Return what the figures depend on."""
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    model = next((line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")), "")
+    memory = int(Path("/proc/meminfo").read_text().split()[1]) >> 20
+    return {
+        "cpu": f"{cpuinfo.count('processor	')} x {model}",
+        "memory": f"{memory} GiB",
+        "kernel": platform.release(),
+        "qemu": _read_version("qemu-system-x86_64", "--version"),
+        "runc": _read_version("runc", "--version"),
+        "load": Path("/proc/loadavg").read_text().split()[0],
+    }
+
+
+def _read_version(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+
+
+def build_report(seconds: Samples, memory: Mapping[str, float], machine: Mapping[str, str]) -> dict[str, Any]:
+    """Return the document. Ratios are of medians; what was not measured has no ratio."""
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    ratios = {}
+    for name, (over, under) in {
+        "cold_over_bare_boot": ("cold_run", "bare_boot"),
+        "cold_over_runc": ("cold_run", "runc_run"),
+        "stdout_over_runc": ("stdout_1gib", "runc_stdout_1gib"),
+        "stdin_over_runc": ("stdin_1gib", "runc_stdin_1gib"),
+    }.items():
+        if over in medians and under in medians:
+            ratios[name] = round(medians[over] / medians[under], 2)
+    return {
+        "seconds": {
+            name: {
+                "median": round(medians[name], 4),
+                "min": round(min(values), 4),
+                "max": round(max(values), 4),
+                "runs": len(values),
+            }
+            for name, values in seconds.items()
+        },
+        "ratios": ratios,
+        "memory": {f"{name}_mb": round(value, 1) for name, value in memory.items()},
+        "machine": dict(machine),
+    }
+
+
+def write_report(report: Mapping[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def format_table(report: Mapping[str, Any]) -> str:
+    """Return the figures as tables in Markdown."""
+    lines = ["| seconds | median | min | max | runs |", "|---|---|---|---|---|"]
+    for name, row in report["seconds"].items():
+        lines.append(f"| {name} | {row['median']:.3f} | {row['min']:.3f} | {row['max']:.3f} | {row['runs']} |")
+    lines += ["", "| ratio of medians | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in report["ratios"].items()]
+    lines += ["", "| memory | MB |", "|---|---|"]
+    lines += [f"| {name.removesuffix('_mb')} | {value} |" for name, value in report["memory"].items()]
+    return "\n".join(lines)

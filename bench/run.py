@@ -1,0 +1,94 @@
+"""Measure cold start, memory and throughput beside bare QEMU and runc; write build/bench.json.
+
+Run as root, on a quiet machine: `/usr/bin/python3 bench/run.py [--runs N] [--transfers N] [--mib N] [--output FILE]`.
+Runs are interleaved, so that a machine that slows down slows all alike.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+_PROJECT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(_PROJECT), str(_PROJECT / "src")]
+
+from bench.bundle import make_bundle  # noqa: E402 - found by the line above
+from bench.guest import build_initrd, time_bare_boot  # noqa: E402 - the same
+from bench.memory import measure_agent, measure_sandbox  # noqa: E402 - the same
+from bench.report import build_report, describe_machine, format_table, write_report  # noqa: E402 - the same
+from bench.runtime import (  # noqa: E402 - the same
+    Runtime,
+    create_container,
+    find_runtimes,
+    time_input,
+    time_output,
+    time_run,
+)
+from kata.observe.timeline import read_phases  # noqa: E402 - the same
+from kata.sandbox.store import find_sandbox_dir  # noqa: E402 - the same
+
+_PHASE = "phase "
+
+
+def main() -> int:
+    options = _parse_options()
+    with tempfile.TemporaryDirectory(prefix="kata-bench-", dir="/run") as name:
+        directory = Path(name)
+        kata, runc = find_runtimes(directory)
+        samples: dict[str, list[float]] = defaultdict(list)
+        _measure_starts(directory, kata, runc, options.runs, samples)
+        sleeper = make_bundle(directory / "sleeper", ("sleep", "1000"))
+        memory = measure_sandbox(kata, sleeper) | {"agent_in_guest": measure_agent(directory)}
+        _measure_transfers(directory, (kata, runc), options, samples)
+        report = build_report(samples, memory, describe_machine())
+    write_report(report, options.output)
+    print(format_table(report))
+    return 0
+
+
+def _parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure cold start, memory and throughput.")
+    parser.add_argument("--runs", type=int, default=7, help="cold starts of each kind")
+    parser.add_argument("--transfers", type=int, default=3, help="transfers of each kind and direction")
+    parser.add_argument("--mib", type=int, default=1024, help="size of a transfer; figures are scaled to 1 GiB")
+    parser.add_argument("--output", type=Path, default=_PROJECT / "build/bench.json")
+    return parser.parse_args()
+
+
+def _measure_starts(directory: Path, kata: Runtime, runc: Runtime, runs: int, samples: dict[str, list[float]]) -> None:
+    initrd = build_initrd(directory)
+    bundle = make_bundle(directory / "true", ("true",))
+    for number in range(runs):
+        print(f"cold starts: {number + 1} of {runs}", file=sys.stderr, flush=True)
+        samples["bare_boot"].append(time_bare_boot(directory, initrd))
+        samples["cold_run"].append(time_run(kata, bundle))
+        samples["runc_run"].append(time_run(runc, bundle))
+        for phase, seconds in _time_phases(kata, bundle).items():
+            samples[_PHASE + phase].append(seconds)
+
+
+def _time_phases(kata: Runtime, bundle: Path) -> dict[str, float]:
+    """Return what one more start spends its time on: `run` leaves no timeline, so this one is made in steps."""
+    with create_container(kata, bundle) as container:
+        kata.call("start", container)
+        phases = read_phases(f"{find_sandbox_dir(str(kata.root), container)}/timeline.json")
+    return {phase.name: phase.ms / 1e3 for phase in phases}
+
+
+def _measure_transfers(
+    directory: Path, runtimes: tuple[Runtime, Runtime], options: argparse.Namespace, samples: dict[str, list[float]]
+) -> None:
+    size, scale = options.mib << 20, 1024 / options.mib
+    writer = make_bundle(directory / "writer", ("dd", "if=/dev/zero", "bs=1M", f"count={options.mib}", "status=none"))
+    reader = make_bundle(directory / "reader", ("sh", "-c", "echo ready; wc -c"))
+    for number in range(options.transfers):
+        print(f"transfers: {number + 1} of {options.transfers}", file=sys.stderr, flush=True)
+        for runtime in runtimes:
+            prefix = "" if runtime.name == "kata" else f"{runtime.name}_"
+            samples[f"{prefix}stdout_1gib"].append(time_output(runtime, writer, size) * scale)
+            samples[f"{prefix}stdin_1gib"].append(time_input(runtime, reader, size) * scale)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,115 @@
+"""The runtimes under measurement, by their command lines."""
+
+import itertools
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_TIMEOUT = 600.0
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A runtime's program with a state directory of its own."""
+
+    name: str
+    program: str
+    root: Path
+
+    def build_command(self, *words: str) -> list[str]:
+        return [self.program, "--root", str(self.root), *words]
+
+    def call(self, *words: str) -> None:
+        """Run a command to its end. Raise CalledProcessError."""
+        subprocess.run(self.build_command(*words), check=True, stdin=subprocess.DEVNULL, timeout=_TIMEOUT)
+
+
+def find_runtimes(directory: Path) -> tuple[Runtime, Runtime]:
+    """Return kata-runtime (or what KATA_RUNTIME names) and runc. Raise FileNotFoundError."""
+    kata = Runtime("kata", os.environ.get("KATA_RUNTIME") or "kata-runtime", directory / "kata")
+    runc = Runtime("runc", "runc", directory / "runc")
+    for runtime in (kata, runc):
+        if shutil.which(runtime.program) is None:
+            raise FileNotFoundError(f"{runtime.program} is not installed")
+    return kata, runc
+
+
+def name_container() -> str:
+    return f"bench-{os.getpid()}-{next(_numbers)}"
+
+
+def time_run(runtime: Runtime, bundle: Path) -> float:
+    """Return the seconds that `run` of a bundle takes as a whole. Raise CalledProcessError."""
+    began = time.monotonic()
+    runtime.call("run", "--bundle", str(bundle), name_container())
+    return time.monotonic() - began
+
+
+@contextmanager
+def create_container(runtime: Runtime, bundle: Path) -> Iterator[str]:
+    """Create a container, yield its id, and delete it whatever happened to it."""
+    container = name_container()
+    runtime.call("create", "--bundle", str(bundle), container)
+    try:
+        yield container
+    finally:
+        runtime.call("delete", "--force", container)
+
+
+def time_output(runtime: Runtime, bundle: Path, size: int) -> float:
+    """Return the seconds in which `run` delivers `size` bytes, from the first byte to the last. Raise RuntimeError."""
+    with _open_run(runtime, bundle, stdin=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        began, received = 0.0, 0
+        while data := os.read(process.stdout.fileno(), 1 << 20):
+            began = began or time.monotonic()
+            received += len(data)
+        took = time.monotonic() - began
+    if received != size:
+        raise RuntimeError(f"{runtime.name} delivered {received} of {size} bytes")
+    return took
+
+
+def time_input(runtime: Runtime, bundle: Path, size: int) -> float:
+    """Return the seconds in which a container that reads its input takes `size` bytes, from its first word on."""
+    block = bytes(1 << 20)
+    with _open_run(runtime, bundle, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        os.read(process.stdout.fileno(), 64)
+        began = time.monotonic()
+        for _ in range(size // len(block)):
+            process.stdin.write(block)
+        process.stdin.close()
+        counted = process.stdout.read()
+        took = time.monotonic() - began
+    if int(counted) != size:
+        raise RuntimeError(f"{runtime.name} took {counted!r} of {size} bytes")
+    return took
+
+
+@contextmanager
+def _open_run(runtime: Runtime, bundle: Path, *, stdin: int) -> Iterator[subprocess.Popen[bytes]]:
+    command = runtime.build_command("run", "--bundle", str(bundle), name_container())
+    with subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+
+
+def list_children(pid: int) -> Iterator[int]:
+    """Yield the processes below a process, it included: /proc/PID/task/TID/children, proc(5)."""
+    yield pid
+    for task in os.listdir(f"/proc/{pid}/task"):
+        for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
+            yield from list_children(int(child))

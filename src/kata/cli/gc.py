@@ -1,0 +1,16 @@
+"""`gc`: remove what crashed sandboxes left behind."""
+
+from kata.cli.invocation import Invocation
+from kata.cli.made_bundle import collect_bundles
+
+
+def run_gc(invocation: Invocation) -> int:
+    from kata.sandbox.collect import collect  # noqa: PLC0415 - heavy, and this command's alone
+
+    dry_run = invocation.switch("dry-run")
+    lines = [*collect(invocation.root, dry_run=dry_run), *collect_bundles(invocation.root, dry_run=dry_run)]
+    for line in lines:
+        print(f"{'would remove' if dry_run else 'removed'} {line}")
+    if not lines:
+        print("nothing to remove")
+    return 0
