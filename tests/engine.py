@@ -68,7 +68,7 @@ class Result:
 def require_host() -> None:
     """Skip, loudly, where no VM of this product can be made."""
     missing = [tool for tool in ("qemu-system-x86_64", "mkfs.erofs") if shutil.which(tool) is None]
-    missing += [str(path) for path in (_ARTEFACTS / "vmlinuz.container", _BUSYBOX) if not path.exists()]
+    missing += [str(path) for path in (_ARTEFACTS / "vmlinux.container", _BUSYBOX) if not path.exists()]
     if os.geteuid() != 0:
         missing.append("root")
     if missing:
@@ -101,7 +101,7 @@ class Engine:
 
     def configure(self, more: str) -> None:
         """Write the configuration file; `more` is TOML that follows the table of the hypervisor."""
-        self.config.write_text(_CONFIGURATION.format(kernel=_ARTEFACTS / "vmlinuz.container", image=self._image) + more)
+        self.config.write_text(_CONFIGURATION.format(kernel=_ARTEFACTS / "vmlinux.container", image=self._image) + more)
 
     def __enter__(self) -> Self:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -25,7 +25,7 @@ from kata.transport.ttrpc import Client, connect_unix
 Reply = TypeVar("Reply", bound=Message)
 
 _TREE = Path(__file__).parents[2]
-_KERNEL = Path(os.environ.get("KATA_ARTEFACTS", "/usr/local/share/kata-containers")) / "vmlinuz.container"
+_KERNEL = Path(os.environ.get("KATA_ARTEFACTS", "/usr/local/share/kata-containers")) / "vmlinux.container"
 _BUSYBOX = Path("/bin/busybox")
 _BOOT_TIMEOUT = 120.0
 _CALL_TIMEOUT = 60.0

@@ -26,7 +26,7 @@ from kata.storage.virtiofsd import find_virtiofsd, start_virtiofsd
 from kata.sys.process import is_alive
 from kata.sys.unixsocket import connect_unix
 
-KERNEL = os.environ.get("KATA_TEST_KERNEL", "/usr/local/share/kata-containers/vmlinuz.container")
+KERNEL = os.environ.get("KATA_TEST_KERNEL", "/usr/local/share/kata-containers/vmlinux.container")
 BUSYBOX = shutil.which("busybox")
 PORT = "kata.vport.1024"
 PATIENCE = 60.0

@@ -33,7 +33,7 @@ def find_artifacts(config: HypervisorConfig) -> Artifacts:
     share = f"{find_prefix()}/share/kata-containers"
     if config.image and config.initrd:
         raise ConfigError("image and initrd are both set", hint="a guest has one of them as its root")
-    built = f"{share}/vmlinuz.container"
+    built = f"{share}/vmlinux.container"
     if not config.kernel and not os.path.exists(built):
         return _check(
             Artifacts(f"{share}/vmlinuz-debian.container", initrd=f"{share}/kata-containers-initrd-debian.img")

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kata.errors import NotFoundError, ProtocolError
-from kata.image.kernel.debian import LOAD_LIST, add_modules, decompress_module
-from kata.image.kernel.modules import find_absent, name_of, order_modules, parse_dependencies
+from kata.image.kernel.debian import LOAD_LIST, Modules, add_modules, decompress_module
+from kata.image.kernel.modules import find_absent, format_dependencies, name_of, order_modules, parse_dependencies
 from kata.image.rootfs.tree import Tree
 
 _DEPENDENCIES = """\
@@ -81,6 +81,19 @@ def test_a_compressed_module_is_stored_plain() -> None:
 def test_the_load_list_names_the_files_in_order() -> None:
     tree = Tree()
 
-    add_modules(tree, {"usr/lib/modules/6/b.ko": b"b", "usr/lib/modules/6/a.ko": b"a"})
+    add_modules(tree, Modules({"lib/b.ko": b"b", "lib/a.ko": b"a", "lib/c.ko": b"c"}, ("lib/b.ko", "lib/a.ko")))
 
-    assert tree.read(LOAD_LIST) == b"/usr/lib/modules/6/b.ko\n/usr/lib/modules/6/a.ko\n"
+    assert tree.read(LOAD_LIST) == b"/lib/b.ko\n/lib/a.ko\n"
+    assert tree.read("lib/c.ko") == b"c"
+
+
+def test_the_guests_dependencies_name_the_files_it_has() -> None:
+    dependencies = parse_dependencies(_DEPENDENCIES)
+
+    text = format_dependencies(order_modules(["virtiofs"], dependencies, []), dependencies)
+
+    assert parse_dependencies(text) == {
+        "kernel/fs/fuse/fuse.ko": [],
+        "kernel/drivers/virtio/virtio.ko": [],
+        "kernel/fs/fuse/virtiofs.ko": ["kernel/fs/fuse/fuse.ko", "kernel/drivers/virtio/virtio.ko"],
+    }

@@ -4,13 +4,21 @@ import lzma
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kata.errors import HostError, NotFoundError
 from kata.image import apt
-from kata.image.kernel.modules import WANTED, find_absent, order_modules, parse_dependencies
+from kata.image.kernel.modules import (
+    AT_BOOT,
+    ON_DEMAND,
+    find_absent,
+    format_dependencies,
+    order_modules,
+    parse_dependencies,
+)
 from kata.image.rootfs.build import plan_tree, write_initrd
 from kata.image.rootfs.tree import Tree, make_file
 from kata.image.store import Store, hash_inputs
@@ -34,28 +42,36 @@ class DebianKernel:
     inputs: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Modules:
+    """Files of the module tree by path in the guest, and the paths of those that load at boot, in order."""
+
+    files: Mapping[str, bytes]
+    at_boot: tuple[str, ...]
+
+
 def build_debian_kernel(store: Store, sources: Path) -> DebianKernel:
     """Fetch the kernel and build its initramfs, or find both in the cache. `sources` is a directory with `kata`."""
     require_tools(_TOOLS)
     package, release = _find_image()
     root = _unpack_image(store, package)
-    names, files = _read_modules(root, release)
+    modules = read_modules(root, release)
     tree, inputs = plan_tree(store, sources, debug=False)
-    inputs |= {"kernel": str(package), "modules": names}
+    inputs |= {"kernel": str(package), "modules": list(modules.files), "at_boot": modules.at_boot}
 
     def produce(directory: Path) -> None:
-        add_modules(tree, files)
+        add_modules(tree, modules)
         write_initrd(tree, directory / "initrd")
 
     entry = store.fill("debian-initrd", hash_inputs(inputs), produce)
     return DebianKernel(root / f"boot/vmlinuz-{release}", entry / "initrd", release, inputs)
 
 
-def add_modules(tree: Tree, files: dict[str, bytes]) -> None:
-    """Add modules (content by path) and the list of them, in the order of `files`, which the agent loads at boot."""
-    for path, data in files.items():
+def add_modules(tree: Tree, modules: Modules) -> None:
+    """Add the module tree, and the list of what the agent loads at boot."""
+    for path, data in modules.files.items():
         tree.add(path, make_file(data))
-    tree.add(LOAD_LIST, make_file("".join(f"/{path}\n" for path in files).encode()))
+    tree.add(LOAD_LIST, make_file("".join(f"/{path}\n" for path in modules.at_boot).encode()))
 
 
 def decompress_module(name: str, data: bytes) -> tuple[str, bytes]:
@@ -95,17 +111,20 @@ def _unpack_image(store: Store, package: apt.Package) -> Path:
     return store.fill("debian-kernel", hash_inputs({"package": str(package)}), produce)
 
 
-def _read_modules(root: Path, release: str) -> tuple[list[str], dict[str, bytes]]:
+def read_modules(root: Path, release: str) -> Modules:
+    """Choose among the modules of an unpacked kernel package below `root`."""
     directory = root / "usr/lib/modules" / release
+    prefix = f"usr/lib/modules/{release}"
     try:
         dependencies = parse_dependencies((directory / "modules.dep").read_text())
         builtin = (directory / "modules.builtin").read_text().split()
-        if absent := find_absent(WANTED, dependencies, builtin):
+        if absent := find_absent((*AT_BOOT, *ON_DEMAND), dependencies, builtin):
             print_progress(f"{release} does not have: {', '.join(absent)}")
-        files = {}
-        for path in order_modules(WANTED, dependencies, builtin):
-            name, data = decompress_module(path, (directory / path).read_bytes())
-            files[f"usr/lib/modules/{release}/{name}"] = data
+        chosen = order_modules((*AT_BOOT, *ON_DEMAND), dependencies, builtin)
+        first = len(order_modules(AT_BOOT, dependencies, builtin))
+        plain = [decompress_module(path, (directory / path).read_bytes()) for path in chosen]
     except OSError as error:
         raise HostError(f"cannot read the modules of {release}: {error}") from error
-    return list(files), files
+    files = {f"{prefix}/{name}": data for name, data in plain}
+    files[f"{prefix}/modules.dep"] = format_dependencies(chosen, dependencies).encode()
+    return Modules(files, tuple(files)[:first])
