@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import leaks
 import pytest
+
+import leaks
 from engine import Container, Engine, kill_process, make_privileged, wait_for_child
 from watch import wait_for_file
 
@@ -269,9 +270,7 @@ def test_a_deletion_whose_process_is_killed_can_be_finished(engine: Engine, vict
     gate = make_gate(tmp_path)
     before = engine.find_traces()
     container = engine.name("deleted")
-    bundle = engine.make_bundle(
-        container, ["sleep", "1000"], lambda spec: spec.update(hooks={"poststop": [gate.hook]})
-    )
+    bundle = engine.make_bundle(container, ["sleep", "1000"], lambda spec: spec.update(hooks={"poststop": [gate.hook]}))
     engine.succeed("run", "--detach", "--bundle", str(bundle), container)
     with engine.start("delete", "--force", container) as deletion:
         wait_for_file(gate.reached)
@@ -288,7 +287,9 @@ def test_a_deletion_whose_process_is_killed_can_be_finished(engine: Engine, vict
 # gc
 
 
-def test_gc_removes_what_a_killed_daemon_left_and_leaves_running_sandboxes_alone(engine: Engine, pod: Container) -> None:
+def test_gc_removes_what_a_killed_daemon_left_and_leaves_running_sandboxes_alone(
+    engine: Engine, pod: Container
+) -> None:
     before = engine.find_traces()
     with engine.hold("sleep", "1000", name="lost") as lost:
         kill_process(engine.find_process("serve", lost.id))

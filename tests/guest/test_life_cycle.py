@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from engine import Container, Engine, combine, kill_process, wait_for_child
 
 

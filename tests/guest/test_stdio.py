@@ -196,7 +196,9 @@ def test_a_signal_to_the_command_reaches_the_process(engine: Engine, pod: Contai
 
 
 def test_a_reader_that_goes_away_does_not_stop_the_process(engine: Engine, pod: Container) -> None:
-    with engine.start("exec", pod.id, "sh", "-c", "head -c 5000000 /dev/zero; exit 3", stderr=subprocess.DEVNULL) as process:
+    with engine.start(
+        "exec", pod.id, "sh", "-c", "head -c 5000000 /dev/zero; exit 3", stderr=subprocess.DEVNULL
+    ) as process:
         assert process.stdout is not None
         process.stdout.read(10)
         process.stdout.close()
