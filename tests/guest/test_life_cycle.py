@@ -67,12 +67,14 @@ def test_a_container_without_a_handler_ends_of_a_signal(engine: Engine, pod: Con
 
 
 def test_kill_all_reaches_every_process(engine: Engine, pod: Container) -> None:
-    with engine.hold("sh", "-c", "sleep 1000 & sleep 1000", pod=pod.id) as held:
-        with engine.start("exec", held.id, "sleep", "500") as extra:
-            held.ask("sh", "-c", "until [ $(pidof sleep | wc -w) = 3 ]; do :; done")
-            held.kill("--all", "KILL")
-            assert held.wait() == 137
-            assert extra.wait(10) == 137
+    with (
+        engine.hold("sh", "-c", "sleep 1000 & sleep 1000", pod=pod.id) as held,
+        engine.start("exec", held.id, "sleep", "500") as extra,
+    ):
+        held.ask("sh", "-c", "until [ $(pidof sleep | wc -w) = 3 ]; do :; done")
+        held.kill("--all", "KILL")
+        assert held.wait() == 137
+        assert extra.wait(10) == 137
 
 
 def test_killing_what_stands_for_a_container_kills_it_in_the_guest(engine: Engine, pod: Container) -> None:
