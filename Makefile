@@ -65,7 +65,7 @@ check: $(VENV)/complete ## lint, types, layers, unit tests: seconds, no VM
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/lint-imports
+	PYTHONPATH=src $(VENV)/bin/lint-imports
 	$(PYTEST) -q tests/unit
 
 conformance: $(VENV)/complete ## run the OCI's runtime validation, write docs/conformance.md
