@@ -67,7 +67,7 @@ lint: $(VENV)/complete
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/lint-imports
+	PYTHONPATH=src $(VENV)/bin/lint-imports
 
 conformance: $(VENV)/complete ## run the OCI's runtime validation, write docs/conformance.md
 	tools/install-host-packages run conformance
