@@ -135,7 +135,8 @@ def _probe_host(site: Site) -> Host:
     if hypervisor.acceleration.warning:
         site.log.write("warning", hypervisor.acceleration.warning)
     channel = choose_guest_channel(hypervisor.find_capabilities(), config.guest_channel)
-    return Host(hypervisor, find_artifacts(config), channel)
+    emulated = hypervisor.acceleration.accelerator == "tcg"
+    return Host(hypervisor, find_artifacts(config, unpacked=emulated), channel)
 
 
 def _start_virtiofsd(site: Site, share: Share) -> Virtiofsd:
