@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from engine import Container, Engine, add_mount, combine, make_privileged
 
 
