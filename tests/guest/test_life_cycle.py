@@ -135,7 +135,7 @@ def test_statistics_are_those_of_the_guests_cgroup(engine: Engine, pod: Containe
     assert (event["type"], event["id"]) == ("stats", held.id)
     assert data["memory"]["usage"]["limit"] == 64 << 20
     assert 0 < data["memory"]["usage"]["usage"] < 64 << 20
-    assert (data["pids"]["current"], data["pids"]["limit"]) == (3, 50)
+    assert (data["pids"]["current"], data["pids"]["limit"]) == (2, 50)
     assert data["cpu"]["usage"]["total"] > 0
 
 
@@ -176,3 +176,13 @@ def test_an_id_that_could_be_a_path_is_refused(engine: Engine, pod: Container, n
         result = engine.run(*words, "--", name) if name.startswith("-") else engine.run(*words, name)
         assert result.code == 1, (words, result)
         assert "invalid container ID format" in result.err or "cannot be empty" in result.err, result.err
+
+
+def test_a_process_that_names_itself_badly_cannot_steer_the_terminal_of_ps(engine: Engine, pod: Container) -> None:
+    with engine.hold("sh", "-c", "sleep 1000; true", "evil\n\x1b[31m 0 1 2 root", pod=pod.id) as held:
+        table = engine.succeed("ps", held.id)
+    assert "\x1b" not in table
+    header, init, *children = table.splitlines()
+    assert header.split() == ["UID", "PID", "PPID", "CMD"]
+    assert "evil??[31m" in init
+    assert all(line.endswith("sleep 1000") for line in children), table
