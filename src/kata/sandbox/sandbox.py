@@ -27,13 +27,16 @@ _CGROUP_TIMEOUT = 0.5
 _CGROUP_PAUSE = 0.01
 _HOSTNAME_LIMIT = 64
 _SHM_SIZE = 64 << 20
+_UNITS = {"k": 10, "m": 20, "g": 30}
+"""Suffixes of the option `size` of tmpfs(5), as powers of two."""
+
 _SHARE_STORAGE = wire.Storage(
     driver="virtio-fs", source=SHARE_TAG, fstype="virtiofs", options=["nodev"], mount_point=f"{GUEST_SHARE}/"
 )
 
 
 class Sandbox:
-    """Owns the VM and the containers. `gone` becomes set when everything is released."""
+    """Owns the VM and the containers. `gone` becomes set at the end; `is_released` says that nothing is left then."""
 
     def __init__(self, root: str, sandbox_id: str, attachments: AttachServer, log: Log) -> None:
         self.id = sandbox_id
@@ -52,6 +55,8 @@ class Sandbox:
         self._reserved: set[str] = set()
         self._cgroup = ""
         self._stopped: asyncio.Task[None] | None = None
+        self._deletions: dict[str, asyncio.Task[None]] = {}
+        self.is_released = False
 
     def _move(self, then: SandboxState) -> None:
         self._state = move_sandbox(self.id, self._state, then)
@@ -94,14 +99,17 @@ class Sandbox:
 
     async def _watch_vm(self, vm: SandboxVm) -> None:
         """End every process when the VM ends before it was told to."""
-        reason = await vm.wait_end()
-        self._log.write("error", f"the VM ended: {reason}", console=vm.machine.read_console())
+        try:
+            reason = await vm.wait_end()
+            self._log.write("error", f"the VM ended: {reason}", console=vm.machine.read_console())
+        except KataError as error:
+            self._log.write("error", "the VM ended and resists its release", error=str(error))
         for container in self.containers.values():
             container.lose(LOST_STATUS)
 
     async def _watch_oom(self, vm: SandboxVm) -> None:
         """Leave word of each container that ran out of memory where conmon leaves it: a file `oom` in the bundle."""
-        with suppress(KataError):
+        with suppress(KataError, OSError):
             while True:
                 container = self.containers.get(await vm.guest.wait_oom())
                 if container is not None:
@@ -114,15 +122,27 @@ class Sandbox:
         """
         if container_id in self.containers or container_id in self._reserved:
             raise ExistsError(f"container {container_id} exists already")
-        assert self._started is not None
+        if self._stopped is not None:
+            raise StateError(f"sandbox {self.id} is stopping; container {container_id} cannot join it")
         self._reserved.add(container_id)
         try:
-            vm = await asyncio.shield(self._started)
+            vm = await self._wait_started()
             await self._create(vm, container_id, read_bundle(bundle), pid)
         finally:
             self._reserved.discard(container_id)
-            if not self.is_used():
-                await self.stop()
+            await self._stop_unused()
+
+    async def _wait_started(self) -> SandboxVm:
+        assert self._started is not None
+        # Not shield: a stop cancels the start, and that must reach the caller as an answer, not as its own end.
+        await asyncio.wait({self._started})
+        if self._started.cancelled():
+            raise StateError(f"sandbox {self.id} was stopped while it started")
+        return self._started.result()
+
+    async def _stop_unused(self) -> None:
+        if not self.is_used():
+            await self.stop()
 
     async def _create(self, vm: SandboxVm, container_id: str, bundle: Bundle, pid: int) -> None:
         translation = translate_spec(bundle.spec, container_id, bundle.path)
@@ -140,7 +160,11 @@ class Sandbox:
             rootfs=bundle.rootfs,
             annotations=bundle.spec.get("annotations") or {},
         )
-        container = Container(self._root, vm.guest, bundle, record, names)
+        try:
+            container = Container(self._root, vm.guest, bundle, record, names)
+        except BaseException:
+            attachment.finish(None)
+            raise
         self.containers[container_id] = container
         try:
             self._enter_cgroup(bundle.spec, pid)
@@ -151,7 +175,7 @@ class Sandbox:
                 await container.create(translation, attachment)
         except BaseException:
             attachment.finish(None)
-            await self._forget(container, vm)
+            await asyncio.shield(asyncio.create_task(self._undo_create(container, vm)))
             raise
         self.timeline.write()
 
@@ -184,34 +208,57 @@ class Sandbox:
 
     async def start_container(self, container_id: str) -> None:
         with self.timeline.measure("start container"):
-            await self.find_container(container_id).start()
+            self._report(await self.find_container(container_id).start())
         self.timeline.write()
 
+    async def _undo_create(self, container: Container, vm: SandboxVm) -> None:
+        if len(self.containers) > 1 and self._stopped is None:  # else the VM goes, and the container with it
+            await container.discard()
+        await self._forget(container, vm)
+        self._report(await container.run_poststop())
+
+    def _report(self, failures: list[str]) -> None:
+        for failure in failures:
+            self._log.write("warning", failure)
+
     async def delete_container(self, container_id: str, *, force: bool) -> None:
-        """Delete a container; with the last one the sandbox goes."""
+        """Delete a container; with the last one the sandbox goes. A second call waits for the first.
+
+        It goes on when the caller is cancelled: half a deletion could not be told from a whole one.
+        """
         container = self.find_container(container_id)
+        if container.status == Status.CREATING:
+            raise StateError(f"container {container_id} is being created", hint="end its `create` first")
+        container.check_deletable(force=force)
+        deletion = self._deletions.get(container_id)
+        if deletion is None:
+            deletion = self._deletions[container_id] = asyncio.create_task(self._delete(container, force=force))
+            deletion.add_done_callback(lambda _: self._deletions.pop(container_id, None))
+        await asyncio.shield(deletion)
+
+    async def _delete(self, container: Container, *, force: bool) -> None:
         last = len(self.containers) == 1 and not self._reserved
-        if last and container.status in (Status.CREATED, Status.STOPPED):
-            container.lose(LOST_STATUS)
-        else:
+        if not last or container.status not in (Status.CREATED, Status.STOPPED):
             await container.delete(force=force)
-        await self._forget(container, None if last else self._vm)
-        await container.run_poststop()
-        if last:
-            await self.stop()
+        # A container that came meanwhile needs the VM, and the share clean.
+        await self._forget(container, self._vm)
+        self._report(await container.run_poststop())
+        await self._stop_unused()
 
     async def _forget(self, container: Container, vm: SandboxVm | None) -> None:
         """Drop what the host holds for one container. Without a VM, the sandbox's end releases the share."""
         self.containers.pop(container.id, None)
-        container.lose(LOST_STATUS)
+        container.forget(LOST_STATUS)
         path = _find_cgroup(container.bundle.spec)
         if path:
             leave_cgroup(path, container.record.pid)  # it may be the very command that waits for the removal
         if vm is not None:
-            container.unshare(vm.share)
+            try:
+                container.unshare(vm.share)
+            except KataError as error:
+                self._log.write("error", f"the files of container {container.id} stay shared", error=str(error))
             if path and path != self._cgroup:
                 await _remove_cgroup(path)
-        store.remove_container(self._root, container.id)
 
     async def stop(self) -> None:
         """End the VM and release everything, also when the caller is cancelled. May be called again."""
@@ -221,21 +268,32 @@ class Sandbox:
 
     async def _stop(self) -> None:
         self._move(SandboxState.STOPPING)
+        try:
+            await self._end_vm()
+        except Exception as error:  # noqa: BLE001 - whatever it was, the rest must be released and the daemon must end
+            self._log.write("error", "the VM could not be released", error=repr(error))
+        if self._cgroup:
+            leave_cgroup(self._cgroup, os.getpid())
+        # In a thread: a cgroup goes only when the last of its processes has, and containers' answers must not wait.
+        failures = await asyncio.to_thread(release_resources, self.directory)
+        for failure in failures:
+            self._log.write("error", failure)
+        self.is_released = not failures
+        self._move(SandboxState.STOPPED)
+        self.gone.set()
+
+    async def _end_vm(self) -> None:
         for task in self._followers:
             task.cancel()
         if self._started is not None:
             self._started.cancel()
             await asyncio.wait({self._started})
+            if not self._started.cancelled():
+                self._started.exception()  # whoever waits for the start hears of it; nobody has to
         for container in list(self.containers.values()):
             await self._forget(container, None)
         if self._vm is not None:
             await self._vm.stop()
-        if self._cgroup:
-            leave_cgroup(self._cgroup, os.getpid())
-        for failure in release_resources(self.directory):
-            self._log.write("error", failure)
-        self._move(SandboxState.STOPPED)
-        self.gone.set()
 
     def is_used(self) -> bool:
         """Say whether there is a container, or one on its way."""
@@ -267,8 +325,9 @@ def _find_shm_size(spec: dict[str, Any]) -> int:
             continue
         for option in mount.get("options") or []:
             key, _, value = option.partition("=")
-            if key == "size" and value.removesuffix("k").isdigit():
-                return int(value.removesuffix("k")) * (1024 if value.endswith("k") else 1)
+            number, unit = (value[:-1], value[-1].lower()) if value[-1:].lower() in _UNITS else (value, "")
+            if key == "size" and number.isdecimal():
+                return int(number) << _UNITS.get(unit, 0)
         if mount.get("source") and os.path.ismount(mount["source"]):
             status = os.statvfs(mount["source"])
             return status.f_blocks * status.f_frsize

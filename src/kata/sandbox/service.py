@@ -29,15 +29,17 @@ def serve(*, root: str, sandbox: str, bundle: str, service_fd: int, init_fd: int
     lock = store.lock_sandbox(directory)
     try:
         enter_private_mount_namespace()
-        asyncio.run(_run(root, sandbox, bundle, service_fd, init_fd, config))
+        # Otherwise the ledger in the directory is what `gc` releases the rest by.
+        if asyncio.run(_run(root, sandbox, bundle, service_fd, init_fd, config)):
+            with suppress(OSError):
+                remove_tree(directory)
     finally:
-        with suppress(OSError):
-            remove_tree(directory)
         os.close(lock)
     return 0
 
 
-async def _run(root: str, sandbox_id: str, bundle: str, service_fd: int, init_fd: int, config: str | None) -> None:
+async def _run(root: str, sandbox_id: str, bundle: str, service_fd: int, init_fd: int, config: str | None) -> bool:
+    """Serve until the sandbox is gone; say whether nothing of it is left."""
     loop = asyncio.get_running_loop()
     log = Log(sandbox_id, "sandbox")
     attachments = AttachServer(socket.socket(fileno=init_fd))
@@ -51,6 +53,7 @@ async def _run(root: str, sandbox_id: str, bundle: str, service_fd: int, init_fd
         log.write("error", f"{call.method} failed", error=repr(error))
 
     def welcome() -> ServerConnection:
+        connections.difference_update([known for known in connections if known.closed.is_set()])
         connection = ServerConnection(services, log_error)
         connections.add(connection)
         return connection
@@ -66,8 +69,9 @@ async def _run(root: str, sandbox_id: str, bundle: str, service_fd: int, init_fd
     accepting.cancel()
     with suppress(TimeoutError):  # answers on their way go out before the daemon does
         async with asyncio.timeout(_FAREWELL_TIMEOUT):
-            for connection in connections:
-                await connection.closed.wait()
+            for connection in list(connections):
+                await connection.finish()
+    return sandbox.is_released
 
 
 async def _end_unused(sandbox: Sandbox) -> None:

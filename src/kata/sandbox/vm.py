@@ -170,7 +170,7 @@ def list_kernel_parameters(config: Configuration, artifacts: Artifacts, server: 
     Source: Documentation/admin-guide/kernel-parameters.txt; `agent.*` are the agent's.
     """
     parameters = ["console=ttyS0", "quiet", "panic=-1", "reboot=t", "no_timer_check", "random.trust_cpu=on"]
-    parameters += ["cgroup_no_v1=all", "pci=lastbus=0", "mitigations=auto"]
+    parameters += ["cgroup_no_v1=all", "pci=lastbus=0"]
     if artifacts.initrd:
         parameters.append("rdinit=/usr/sbin/kata-agent")
     else:
