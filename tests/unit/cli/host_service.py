@@ -231,7 +231,7 @@ async def run_service(root: str, sandbox: str, service_fd: int, init_fd: int) ->
         connections.append(ServerConnection({wire.SERVICE: methods}))
         return connections[-1]
 
-    server = await loop.create_unix_server(welcome, sock=socket.socket(fileno=service_fd))
+    server = await loop.create_server(welcome, sock=socket.socket(fileno=service_fd))
     await service.gone.wait()
     server.close()
     accepting.cancel()
