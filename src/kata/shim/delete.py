@@ -19,6 +19,7 @@ from kata.sys.file import read_text
 from kata.sys.process import read_start_ticks, send_signal
 
 _KILLED = 128 + signal.SIGKILL
+_FAREWELL_TIMEOUT_MS = 2000
 _END_TIMEOUT_MS = 5000
 
 
@@ -50,7 +51,10 @@ def _find_sandbox(bundle: str, container: str) -> str:
 
 
 def _end_daemon(bundle: str, container: str) -> int:
-    """Kill the shim that `shim.pid` names, and return that pid; a member of a pod has none of its own."""
+    """Kill the shim that `shim.pid` names, and return that pid; a member of a pod has none of its own.
+
+    containerd 1.6 comes here after each ordinary Shutdown too, so a shim that is just ending is left the time for it.
+    """
     text = read_text(f"{bundle}/shim.pid")
     if not text.isdecimal():
         return 0
@@ -61,9 +65,9 @@ def _end_daemon(bundle: str, container: str) -> int:
     with contextlib.suppress(ProcessLookupError):
         descriptor = os.pidfd_open(pid)
         try:
-            if send_signal(pid, ticks):
-                poller = select.poll()
-                poller.register(descriptor, select.POLLIN)
+            poller = select.poll()
+            poller.register(descriptor, select.POLLIN)
+            if not poller.poll(_FAREWELL_TIMEOUT_MS) and send_signal(pid, ticks):
                 poller.poll(_END_TIMEOUT_MS)
         finally:
             os.close(descriptor)

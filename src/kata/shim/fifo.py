@@ -1,47 +1,78 @@
 """A process's stdio as containerd gives it: paths of FIFOs, which any number of clients open and close as they like."""
 
+import asyncio
 import os
 import stat
 from contextlib import suppress
 
 from kata.errors import HostError, UnsupportedError
 from kata.sandbox.attach import Controlled
-from kata.sandbox.stdio import Stdio
+from kata.sandbox.stdio import Endpoint, Stdio
 
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+
+class LateInput(Endpoint):
+    """Standard input that is opened when the process is started, not before.
+
+    The FIFO's opening releases the client, which copies its input and then asks for CloseIO. ctr can ask that only once
+    Create or Exec has been answered; a client that is released earlier never does, and the input has no end.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._opened = asyncio.Event()
+        self._held: list[int] = []
+        self._ending = False
+        self._socket = None
+
+    def open(self) -> None:
+        """Open the FIFO on both sides: a client that leaves does not end the input. Raise HostError."""
+        self._descriptor = _open(self._path, os.O_RDONLY)
+        self._held.append(self._descriptor)
+        if stat.S_ISFIFO(os.fstat(self._descriptor).st_mode) and not self._ending:
+            self._held.append(_open(self._path, os.O_WRONLY))
+        self._opened.set()
+
+    def end(self) -> None:
+        """Let the input end when what was written is read and no client is left."""
+        self._ending = True
+        for descriptor in self._held[1:]:
+            os.close(descriptor)
+        del self._held[1:]
+
+    async def read(self) -> bytes:
+        await self._opened.wait()
+        return await super().read()
+
+    def close(self) -> None:
+        for descriptor in self._held:
+            os.close(descriptor)
+        self._held.clear()
 
 
 class FifoAttachment:
     """Stands for a process with the FIFOs of an engine.
 
-    It keeps the other side of each FIFO open too. So a client that leaves ends neither the process's input (CloseIO
-    does) nor its output: what nobody reads fills the FIFO and then waits, until the next client comes.
+    It keeps the other side of each FIFO open too: what nobody reads fills the FIFO and then waits for the next client.
     """
 
     def __init__(self, stdin: str, stdout: str, stderr: str, *, terminal: bool) -> None:
-        """Open the FIFOs; an empty path is no stream. Raise HostError or UnsupportedError that names the path."""
-        self._stdin_writer: int | None = None
+        """Open the outputs; an empty path is no stream. Raise HostError or UnsupportedError that names the path."""
         self._keepers: list[int] = []
         self._closed = False
+        self._input = LateInput(stdin) if stdin else None
         opened: list[int | None] = []
         try:
-            opened.append(self._open_input(stdin))
             opened.append(self._open_output(stdout))
             opened.append(self._open_output("" if terminal else stderr))
         except BaseException:
-            for descriptor in [*opened, self._stdin_writer, *self._keepers]:
+            for descriptor in [*opened, *self._keepers]:
                 if descriptor is not None:
                     os.close(descriptor)
             raise
-        self.stdio = Stdio(*opened)
-
-    def _open_input(self, path: str) -> int | None:
-        if not path:
-            return None
-        descriptor = _open(path, os.O_RDONLY)
-        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            self._stdin_writer = _open(path, os.O_WRONLY)
-        return descriptor
+        self.stdio = Stdio(None, *opened)
+        self.stdio.stdin = self._input
 
     def _open_output(self, path: str) -> int | None:
         if not path:
@@ -56,11 +87,15 @@ class FifoAttachment:
             self._keepers.append(os.dup(descriptor))
         return descriptor
 
+    def open_stdin(self) -> None:
+        """Let input in: the process is about to start."""
+        if self._input is not None:
+            self._input.open()
+
     def close_stdin(self) -> None:
         """Let the process's input end when what was written is read and no client is left."""
-        if self._stdin_writer is not None:
-            os.close(self._stdin_writer)
-            self._stdin_writer = None
+        if self._input is not None:
+            self._input.end()
 
     def follow(self, process: Controlled) -> None:
         """Nothing comes this way: what the engine wants, it says by the task service."""
@@ -74,7 +109,6 @@ class FifoAttachment:
             return
         self._closed = True
         self.stdio.close()
-        self.close_stdin()
         for descriptor in self._keepers:
             with suppress(OSError):
                 os.close(descriptor)

@@ -171,6 +171,7 @@ class TaskCalls:
         async with process.starting:
             if process.started or process.exited.done():
                 raise StateError(f"{process.name} was started already")
+            process.attachment.open_stdin()
             if process.spec is None:
                 await self._pod.require().start_container(request.id)
                 self._publisher.publish(events.TaskStart(container_id=request.id, pid=self._pid))
