@@ -59,7 +59,7 @@ test-unit: $(VENV)/complete
 	$(PYTEST) tests/unit
 
 test-guest: $(VENV)/complete
-	$(PYTEST) $(wildcard tests/guest tests/faults tests/podman)
+	$(PYTEST) $(wildcard tests/guest tests/faults tests/podman tests/containerd)
 
 check: $(VENV)/complete ## lint, types, layers, unit tests: seconds, no VM
 	$(VENV)/bin/ruff check .

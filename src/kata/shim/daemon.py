@@ -78,6 +78,7 @@ async def _run(sandbox: str, namespace: str, log: Log) -> None:
                 await connection.closed.wait()
     for task in tasks:
         task.cancel()
+    publisher.close()
 
 
 async def _end_unused(calls: TaskCalls) -> None:

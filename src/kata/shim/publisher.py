@@ -69,3 +69,7 @@ class Publisher:
     async def drain(self) -> None:
         """Wait until every event is delivered or given up."""
         await self._queue.join()
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
