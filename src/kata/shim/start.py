@@ -6,15 +6,13 @@ as soon as its socket listens: it need not even run yet.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-import socket
 import sys
+from _socket import socket
 
 from kata.errors import ExistsError, HostError
 from kata.protocol.oci.pod import Role
-from kata.shim.address import SOCKET_ROOT, find_path, is_answered, make_address, write_word
+from kata.shim.address import SOCKET_ROOT, find_path, is_answered, make_address, open_socket, write_word
 from kata.shim.bundle import find_place
 from kata.shim.flags import Invocation
 
@@ -31,26 +29,29 @@ def start(invocation: Invocation) -> int:
     role, sandbox = find_place(bundle, container)
     address = make_address(invocation.texts["address"], invocation.require("namespace"), sandbox)
     if role is not Role.MEMBER:
-        with bind_address(address) as listener:
+        listener = bind_address(address)
+        try:
             pid = _spawn_daemon(invocation, bundle, listener.fileno())
+        finally:
+            listener.close()
         write_word(f"{bundle}/shim.pid", str(pid))
     write_word(f"{bundle}/address", address)
     sys.stdout.write(address)
     return 0
 
 
-def bind_address(address: str) -> socket.socket:
+def bind_address(address: str) -> socket:
     """Listen at an address. What a dead shim left there is replaced; raise ExistsError where one lives."""
     path = find_path(address)
     os.makedirs(SOCKET_ROOT, mode=0o711, exist_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    listener = open_socket()
     try:
         try:
             listener.bind(path)
         except OSError as error:
             if is_answered(address):
                 raise ExistsError(f"a shim listens at {address} already") from error
-            with contextlib.suppress(FileNotFoundError):
+            if os.path.exists(path):
                 os.unlink(path)
             listener.bind(path)
         os.chmod(path, 0o600)
@@ -85,7 +86,6 @@ def _spawn_daemon(invocation: Invocation, bundle: str, listener: int) -> int:
         ],
         setsid=True,
         setsigmask=[],
-        setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
     )
 
 

@@ -33,6 +33,7 @@ _ALLOWED = {
     "kata.shim.start",
 }
 _FORBIDDEN = {"asyncio", "typing", "dataclasses", "inspect", "logging", "argparse", "subprocess", "ctypes", "tempfile"}
+_FORBIDDEN |= {"socket", "hashlib", "json", "re", "signal"}
 _PROGRAM = """
 import sys
 sys.path.insert(0, {source!r})
