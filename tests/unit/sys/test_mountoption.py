@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kata.agent.mountoption import parse_options
+from kata.sys.mountoption import parse_options
 from kata.agent.storage import find_option
 from kata.sys import linux
 
