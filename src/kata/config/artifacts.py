@@ -28,8 +28,8 @@ def find_prefix() -> str:
 def find_artifacts(config: HypervisorConfig, *, unpacked: bool = False) -> Artifacts:
     """Return what the configuration names, else the built kernel and image, else Debian's kernel with its initrd.
 
-    `unpacked` prefers the kernel as an ELF file, which starts without unpacking and relocating itself (and so at the
-    address that it was linked for): in an emulated guest that takes a tenth of a cold start.
+    `unpacked` prefers the kernel as an ELF file, which starts without unpacking and relocating itself, and so at the
+    address that it was linked for. Emulated guests are slow at that.
     Raise ConfigError that names what is missing.
     """
     share = f"{find_prefix()}/share/kata-containers"
