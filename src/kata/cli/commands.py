@@ -289,6 +289,7 @@ COMMANDS = {
                 Flag("bundle", "text", "path"),
                 Flag("service-fd", "number", "listening socket of the service"),
                 Flag("init-fd", "number", "listening socket of stand-ins"),
+                Flag("creator", "number", "pid of the command that started this one", default="0"),
             ),
             hidden=True,
         ),

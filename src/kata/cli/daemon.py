@@ -82,6 +82,7 @@ def start_daemon(invocation: Invocation, sandbox: str, bundle: str) -> Daemon:
             command = find_command(invocation)
             command += ["serve", "--sandbox", sandbox, "--bundle", bundle]
             command += ["--service-fd", str(service.fileno()), "--init-fd", str(init.fileno())]
+            command += ["--creator", str(os.getpid())]
             pid = _spawn(command, (service.fileno(), init.fileno()), find_log(invocation.root, sandbox))
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)

@@ -18,6 +18,7 @@ def run_serve(invocation: Invocation) -> int:
         bundle=invocation.text("bundle"),
         service_fd=service,
         init_fd=init,
+        creator=invocation.number("creator") or 0,
         config=str(invocation.globals["config"] or invocation.globals["kata-config"]) or None,
     )
     return code

@@ -21,17 +21,20 @@ _FIRST_CONTAINER_TIMEOUT = 120.0
 _FAREWELL_TIMEOUT = 5.0
 
 
-def serve(*, root: str, sandbox: str, bundle: str, service_fd: int, init_fd: int, config: str | None) -> int:
+def serve(
+    *, root: str, sandbox: str, bundle: str, service_fd: int, init_fd: int, config: str | None, creator: int = 0
+) -> int:
     """Run the daemon until the sandbox is gone; return the exit code.
 
     `service_fd` and `init_fd` are listening sockets in the sandbox's directory. `bundle` is the first container's.
+    `creator` is the pid of the parent, which is going to ask for that container; 0 when anybody may.
     """
     directory = store.find_sandbox_dir(root, sandbox)
     lock = store.lock_sandbox(directory)
     try:
         enter_private_mount_namespace()
         # Otherwise the ledger in the directory is what `gc` releases the rest by.
-        if asyncio.run(_run(root, sandbox, bundle, service_fd, init_fd, config)):
+        if asyncio.run(_run(root, sandbox, bundle, service_fd, init_fd, config, creator)):
             with suppress(OSError):
                 remove_tree(directory)
     finally:
@@ -39,7 +42,9 @@ def serve(*, root: str, sandbox: str, bundle: str, service_fd: int, init_fd: int
     return 0
 
 
-async def _run(root: str, sandbox_id: str, bundle: str, service_fd: int, init_fd: int, config: str | None) -> bool:
+async def _run(
+    root: str, sandbox_id: str, bundle: str, service_fd: int, init_fd: int, config: str | None, creator: int
+) -> bool:
     """Serve until the sandbox is gone; say whether nothing of it is left."""
     loop = asyncio.get_running_loop()
     log = Log(sandbox_id, "sandbox")
@@ -65,7 +70,7 @@ async def _run(root: str, sandbox_id: str, bundle: str, service_fd: int, init_fd
     # Not create_unix_server: since Python 3.13 that looks up the path the socket was bound by, to unlink it in the end,
     # and the command line bound it by way of a descriptor of its own.
     server = await loop.create_server(welcome, sock=socket.socket(fileno=service_fd))
-    watch = asyncio.create_task(_end_unused(sandbox, os.getppid()))
+    watch = asyncio.create_task(_end_unused(sandbox, creator))
     await sandbox.gone.wait()
     server.close()
     watch.cancel()
@@ -81,17 +86,21 @@ async def _end_unused(sandbox: Sandbox, creator: int) -> None:
     """End a sandbox that nobody came to use: the command that started the daemon died before its first call."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_FIRST_CONTAINER_TIMEOUT):
-            await _wait_for_end(creator)
+            await _wait_for_parent(creator)
     if not sandbox.is_used():
         await sandbox.stop()
 
 
-async def _wait_for_end(pid: int) -> None:
+async def _wait_for_parent(pid: int) -> None:
+    """Wait for the end of our parent, which had this pid when it started us; for ever where that is 0."""
+    if not pid:
+        await asyncio.Event().wait()
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
-        await wait_readable(descriptor)
+        if os.getppid() == pid:  # else it has ended already, and its pid is somebody else's
+            await wait_readable(descriptor)
     finally:
         os.close(descriptor)

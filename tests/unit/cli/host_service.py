@@ -240,7 +240,9 @@ async def run_service(root: str, sandbox: str, service_fd: int, init_fd: int) ->
             await connection.closed.wait()
 
 
-def serve(*, root: str, sandbox: str, bundle: str, service_fd: int, init_fd: int, config: str | None) -> int:
+def serve(
+    *, root: str, sandbox: str, bundle: str, service_fd: int, init_fd: int, config: str | None, creator: int
+) -> int:
     directory = store.find_sandbox_dir(root, sandbox)
     store.lock_sandbox(directory)
     if (Path(bundle) / "refused").exists():
