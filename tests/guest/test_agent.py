@@ -563,14 +563,15 @@ async def test_a_host_that_comes_back_finds_its_containers(vm: AgentVm) -> None:
             assert (await vm.call("ReadStdout", read, agent.ReadStreamResponse)).data == b"again"
 
 
-async def test_the_debug_console_is_a_shell_for_each_connection(artefacts: Path, tmp_path: Path) -> None:
+async def test_the_debug_console_is_a_shell_and_another_one_after_it(artefacts: Path, tmp_path: Path) -> None:
     build_image(artefacts, debug=True)
     async with boot_vm(tmp_path, artefacts, debug=True):
         for _ in range(2):
             reader, writer = await asyncio.open_unix_connection(str(tmp_path / "vport-1026.sock"))
             writer.write(b"test -t 0 && echo $((40 + 2)) terminals; exit\n")
             async with asyncio.timeout(30):
-                await reader.readuntil(b"42 terminals")
+                await reader.readuntil(b"42 terminals\r\nexit\r\n")
+                await reader.readuntil(b"# ")  # the next shell's prompt
             writer.close()
             await writer.wait_closed()
 

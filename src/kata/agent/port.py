@@ -86,13 +86,15 @@ class PortTransport(asyncio.Transport):
             return -1
 
     def _flush(self) -> None:
-        sent = self._send(memoryview(bytes(self._pending[: 1 << 16])))
+        at = 0
+        with memoryview(self._pending) as pending:
+            while at < len(pending) and (sent := self._send(pending[at:])) > 0:
+                at += sent
         if self.ended.done():
             return
-        del self._pending[:sent]
+        del self._pending[:at]
         if not self._pending:
             self._loop.remove_writer(self._descriptor)
-        self._control_flow()
 
     def _receive(self) -> None:
         """Read a batch: the kernel gives a page at a time, and frames are often larger."""
@@ -150,7 +152,7 @@ class PortTransport(asyncio.Transport):
             return
         self.pause_reading()
         self._loop.remove_writer(self._descriptor)
-        self._pending.clear()
+        self._pending = bytearray()  # not cleared: a flush may have a view of it
         self.ended.set_result(None)
         self._protocol.connection_lost(error)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,8 +20,10 @@ from kata.sandbox.container import Bundle, Container, name_moment, read_bundle
 from kata.sandbox.ledger import Kind, record_resource, release_resources
 from kata.sandbox.process import LOST_STATUS
 from kata.sandbox.states import SandboxState, Status, move_sandbox
-from kata.sandbox.translation import GUEST_SHARE, GUEST_SHM, translate_spec
+from kata.sandbox.translation import GUEST_SHARE, GUEST_SHM, Shared, translate_spec
 from kata.sandbox.vm import SHARE_TAG, SandboxVm, Site, start_vm
+from kata.storage.share import Share
+from kata.sys.mount import clone_trees_of
 
 _STAND_IN_TIMEOUT = 10.0
 _CGROUP_TIMEOUT = 0.5
@@ -145,7 +148,7 @@ class Sandbox:
             await self.stop()
 
     async def _create(self, vm: SandboxVm, container_id: str, bundle: Bundle, pid: int) -> None:
-        translation = translate_spec(bundle.spec, container_id, bundle.path)
+        translation = translate_spec(bundle.spec, container_id, bundle.path, f"/proc/{pid}/root")
         if self._config.runtime.disable_guest_seccomp and translation.spec.Linux is not None:
             translation.spec.Linux.Seccomp = None
         attachment = await self._attachments.take(container_id, "", timeout=_STAND_IN_TIMEOUT)
@@ -169,8 +172,7 @@ class Sandbox:
         try:
             self._enter_cgroup(bundle.spec, pid)
             with self.timeline.measure("share files"):
-                for shared in translation.shared:
-                    vm.share.bind(shared.source, shared.name, readonly=shared.readonly)
+                share_files(vm.share, translation.shared, pid)
             with self.timeline.measure("create container"):
                 await container.create(translation, attachment)
         except BaseException:
@@ -304,6 +306,27 @@ class Sandbox:
         if self._vm is None or self._state != SandboxState.RUNNING:
             raise StateError(f"sandbox {self.id} is {self._state}")
         return self._vm
+
+
+def share_files(share: Share, wanted: Sequence[Shared], pid: int) -> None:
+    """Put host files into the share, as process `pid` sees them: it came when the engine had mounted everything.
+
+    Raise NotFoundError that names the one that is missing.
+    """
+    namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        trees = clone_trees_of(namespace, [shared.source for shared in wanted])
+    finally:
+        os.close(namespace)
+    try:
+        for shared, tree in zip(wanted, trees, strict=True):
+            if isinstance(tree, OSError):
+                raise NotFoundError(f"{shared.source} cannot be shared with the guest: {tree.strerror}") from tree
+            share.attach(tree, shared.name, readonly=shared.readonly)
+    finally:
+        for tree in trees:
+            if isinstance(tree, int):
+                os.close(tree)
 
 
 def _find_cgroup(spec: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from kata.sandbox.calls import list_services
 from kata.sandbox.sandbox import Sandbox
 from kata.sys.namespace import enter_private_mount_namespace
 from kata.sys.tree import remove_tree
+from kata.transport.readiness import wait_readable
 from kata.transport.ttrpc import ServerConnection
 
 _FIRST_CONTAINER_TIMEOUT = 120.0
@@ -64,7 +65,7 @@ async def _run(root: str, sandbox_id: str, bundle: str, service_fd: int, init_fd
     # Not create_unix_server: since Python 3.13 that looks up the path the socket was bound by, to unlink it in the end,
     # and the command line bound it by way of a descriptor of its own.
     server = await loop.create_server(welcome, sock=socket.socket(fileno=service_fd))
-    watch = asyncio.create_task(_end_unused(sandbox))
+    watch = asyncio.create_task(_end_unused(sandbox, os.getppid()))
     await sandbox.gone.wait()
     server.close()
     watch.cancel()
@@ -76,8 +77,21 @@ async def _run(root: str, sandbox_id: str, bundle: str, service_fd: int, init_fd
     return sandbox.is_released
 
 
-async def _end_unused(sandbox: Sandbox) -> None:
-    """End a sandbox that nobody came to use: the engine died between starting the daemon and its first call."""
-    await asyncio.sleep(_FIRST_CONTAINER_TIMEOUT)
+async def _end_unused(sandbox: Sandbox, creator: int) -> None:
+    """End a sandbox that nobody came to use: the command that started the daemon died before its first call."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_FIRST_CONTAINER_TIMEOUT):
+            await _wait_for_end(creator)
     if not sandbox.is_used():
         await sandbox.stop()
+
+
+async def _wait_for_end(pid: int) -> None:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        await wait_readable(descriptor)
+    finally:
+        os.close(descriptor)

@@ -8,7 +8,7 @@ import asyncio
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 
 from kata.errors import KataError
 
@@ -137,23 +137,28 @@ class Stdio:
 class Pump:
     """Moves one output stream from the guest to the host and says when it is idle."""
 
-    def __init__(self, read: Callable[[int], Awaitable[bytes]], to: Endpoint) -> None:
+    def __init__(self, read: Callable[[int], Coroutine[None, None, bytes]], to: Endpoint) -> None:
         self._read = read
         self._to = to
         self.waiting_since: float | None = None
 
     async def run(self) -> None:
-        """Move bytes until the guest's stream or the guest ends. `waiting_since` is set while the guest is silent."""
+        """Move bytes until the guest's stream or the guest ends. `waiting_since` is set while the guest is silent.
+
+        The next read is under way while the last one's bytes are written, so that guest and host work at once.
+        """
         loop = asyncio.get_running_loop()
         wanted = True
-        while True:
-            self.waiting_since = loop.time()
-            try:
-                data = await self._read(CHUNK)
-            except KataError:
-                return
-            self.waiting_since = None
-            if not data:
-                return
-            if wanted:
-                wanted = await self._to.write(data)
+        self.waiting_since = loop.time()
+        ahead = loop.create_task(self._read(CHUNK))
+        try:
+            while data := await ahead:
+                ahead = loop.create_task(self._read(CHUNK))
+                self.waiting_since = None
+                if wanted:
+                    wanted = await self._to.write(data)
+                self.waiting_since = loop.time()
+        except KataError:
+            return
+        finally:
+            ahead.cancel()
