@@ -60,7 +60,7 @@ test-unit: $(VENV)/complete
 	$(PYTEST) tests/unit
 
 test-guest: $(VENV)/complete
-	$(PYTEST) $(wildcard tests/guest tests/faults tests/podman)
+	$(PYTEST) $(wildcard tests/guest tests/faults tests/podman tests/containerd)
 
 check: lint test-unit ## lint, types, layers, unit tests: no VM
 

@@ -70,13 +70,13 @@ def running(*words: str) -> Iterator[str]:
 
 
 class Terminal:
-    """A command of Podman on a terminal of its own, `rows` by `columns`."""
+    """A command of Podman, or another, on a terminal of its own, `rows` by `columns`."""
 
-    def __init__(self, *words: str, rows: int = 24, columns: int = 80) -> None:
+    def __init__(self, *words: str, command: list[str] | None = None, rows: int = 24, columns: int = 80) -> None:
         self.master, slave = pty.openpty()
         self.resize(rows, columns)
         self.process = subprocess.Popen(
-            build_command(*words), stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+            command or build_command(*words), stdin=slave, stdout=slave, stderr=slave, start_new_session=True
         )
         os.close(slave)
         self.seen = ""
