@@ -3,7 +3,8 @@
 
 PREFIX      ?= /usr/local
 DESTDIR     ?=
-KATA_KERNEL ?= built
+# Ubuntu 24.04 packages no kernel source that is new enough.
+KATA_KERNEL ?= $(if $(shell grep -x ID=ubuntu /etc/os-release),debian,built)
 SHARE       := $(DESTDIR)$(PREFIX)/share/kata-containers
 PODMAN      := $(DESTDIR)/etc/containers/containers.conf.d/50-kata-runtime.conf
 DEFAULTS    := $(DESTDIR)$(PREFIX)/share/defaults/kata-containers

@@ -66,7 +66,7 @@ async def _run(sandbox: str, namespace: str, log: Log) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):  # containers go by Delete only, whatever a service manager sends
         loop.add_signal_handler(number, lambda: None)
-    server = await loop.create_unix_server(welcome, sock=socket.socket(fileno=LISTENER))
+    server = await loop.create_server(welcome, sock=socket.socket(fileno=LISTENER))
     tasks = [asyncio.create_task(publisher.run()), asyncio.create_task(_end_unused(calls))]
     await calls.finished.wait()
     server.close()

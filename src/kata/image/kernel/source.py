@@ -38,7 +38,8 @@ def find_source() -> KernelSource:
         oldest = ".".join(map(str, OLDEST))
         raise NotFoundError(
             f"apt knows no package linux-source of version {oldest} or newer",
-            hint="add the backports or security suite of your release and run apt-get update",
+            hint="on Debian, add the security suite of your release and run apt-get update; elsewhere, take the "
+            "distribution's kernel: kata-image kernel --debian, or make install KATA_KERNEL=debian",
         )
     return KernelSource(package, version)
 
