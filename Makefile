@@ -14,7 +14,7 @@ PYTEST      := $(VENV)/bin/pytest
 RUNTIMES    ?= $(PREFIX)/bin/kata-runtime runc
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install install-code install-guest uninstall test test-unit test-guest check conformance bench clean packages
+.PHONY: help demo install install-code install-guest uninstall test test-unit test-guest check lint conformance bench clean packages
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,12 +61,13 @@ test-unit: $(VENV)/complete
 test-guest: $(VENV)/complete
 	$(PYTEST) $(wildcard tests/guest tests/faults tests/podman tests/containerd)
 
-check: $(VENV)/complete ## lint, types, layers, unit tests: seconds, no VM
+check: lint test-unit ## lint, types, layers, unit tests: no VM
+
+lint: $(VENV)/complete
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/lint-imports
-	$(PYTEST) -q tests/unit
+	PYTHONPATH=src $(VENV)/bin/lint-imports
 
 conformance: $(VENV)/complete ## run the OCI's runtime validation, write docs/conformance.md
 	tools/install-host-packages run conformance

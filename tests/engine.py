@@ -96,11 +96,8 @@ class Engine:
         self.directory.mkdir(parents=True)
         self.launcher.write_text(_LAUNCHER.format(source=str(_TREE / "src")))
         self.launcher.chmod(0o755)
-        self.configure("")
         self._image = image
         self.configure("")
-
-    _image = Path()
 
     def configure(self, more: str) -> None:
         """Write the configuration file; `more` is TOML that follows the table of the hypervisor."""
@@ -182,16 +179,16 @@ class Engine:
                 path.rmdir()
         return left
 
-    def find_process(self, name: str, sandbox: str) -> int:
-        """Return the pid of `qemu`, `virtiofsd` or `serve` (the daemon) of a sandbox."""
+    def find_process(self, role: str, sandbox: str) -> int:
+        """Return the pid of `qemu`, `virtiofsd` or `serve` (the daemon) of a sandbox. Raise LookupError."""
         for pid, text in leaks.list_processes(self.token):
-            words = text.split()
-            if name in Path(words[0]).name or f" {name} " in text[:400]:
-                if name == "virtiofsd" and "--fd=" not in text:
-                    continue
-                if sandbox in text and _find_parent_name(pid) != Path(words[0]).name:
-                    return pid
-        raise LookupError(f"sandbox {sandbox} has no {name}: {leaks.list_processes(self.token)}")
+            program = Path(text.split()[0]).name
+            if sandbox not in text or _find_role(program, text) != role:
+                continue
+            # virtiofsd has a child of the same name, which does the work and ends with it.
+            if role != "virtiofsd" or _find_parent_program(pid) != program:
+                return pid
+        raise LookupError(f"sandbox {sandbox} has no {role}")
 
     def save_artefacts(self, to: Path) -> None:
         """Copy what tells why: consoles, logs, timelines, the output of commands."""
@@ -334,11 +331,16 @@ def combine(*changes: Change) -> Change:
     return _combine(*changes)
 
 
-def _find_parent_name(pid: int) -> str:
-    """Return the program of the parent: virtiofsd has a child of the same name."""
-    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+def _find_role(program: str, text: str) -> str:
+    if program.startswith("qemu"):
+        return "qemu"
+    return "serve" if " serve --sandbox " in text else program
+
+
+def _find_parent_program(pid: int) -> str:
     with contextlib.suppress(OSError):
-        return Path(Path(f"/proc/{stat[1]}/cmdline").read_bytes().split(b"\0")[0].decode()).name
+        parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+        return Path(Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")[0].decode()).name
     return ""
 
 

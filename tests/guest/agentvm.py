@@ -5,6 +5,7 @@ skipped, loudly, where QEMU or the kernel is missing.
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
@@ -145,10 +146,11 @@ def require_tools() -> None:
         pytest.skip(f"no guest can be booted here: missing {', '.join(missing)}")
 
 
-def build_image(output: Path) -> None:
-    """The guest's image and initrd from this tree."""
+def build_image(output: Path, *, debug: bool = False) -> None:
+    """The guest's image and initrd from this tree; with `debug`, those that have a shell."""
     argv = [sys.executable, "-m", "kata.image.main", "rootfs", "--source", str(_TREE / "src/kata"), "--output"]
-    subprocess.run([*argv, str(output)], check=True, env={**os.environ, "PYTHONPATH": str(_TREE / "src")}, timeout=600)
+    argv += [str(output), *(["--debug"] if debug else [])]
+    subprocess.run(argv, check=True, env={**os.environ, "PYTHONPATH": str(_TREE / "src")}, timeout=600)
 
 
 def build_disk(path: Path) -> None:
@@ -166,7 +168,7 @@ def build_disk(path: Path) -> None:
     subprocess.run(["mkfs.erofs", str(path), str(root)], check=True, capture_output=True, timeout=60)
 
 
-def _make_arguments(directory: Path, artefacts: Path, *, initrd: bool, memory: int) -> list[str]:
+def _make_arguments(directory: Path, artefacts: Path, *, initrd: bool, memory: int, debug: bool) -> list[str]:
     ports = []
     for number in (1024, 1025, 1026):
         ports += ["-chardev", f"socket,id=c{number},path={directory}/vport-{number}.sock,server=on,wait=off"]
@@ -174,14 +176,21 @@ def _make_arguments(directory: Path, artefacts: Path, *, initrd: bool, memory: i
     root = "rdinit=/usr/sbin/kata-agent" if initrd else "root=/dev/vda rootfstype=erofs ro init=/usr/sbin/kata-agent"
     options = "agent.server_addr=vport://1024 agent.log_vport=1025 agent.debug_console_vport=1026 agent.log=debug"
     command_line = f"console=ttyS0 quiet panic=-1 reboot=k {root} {options}"
-    image = artefacts / "kata-containers.img"
+    name = "kata-containers-debug" if debug else "kata-containers"
+    if debug:
+        command_line += " agent.debug_console"
     return [
         *("qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-cpu", "max", "-smp", "1", "-m", str(memory)),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-serial", f"file:{directory}/console.log"),
         *("-kernel", str(_KERNEL), "-append", command_line),
-        *(("-initrd", str(artefacts / "kata-containers-initrd.img")) if initrd else ()),
-        *("-drive", f"file={image},format=raw,if=none,id=root,readonly=on", "-device", "virtio-blk-pci,drive=root"),
+        *(("-initrd", f"{artefacts}/{name}-initrd.img") if initrd else ()),
+        *(
+            "-drive",
+            f"file={artefacts}/{name}.img,format=raw,if=none,id=root,readonly=on",
+            "-device",
+            "virtio-blk-pci,drive=root",
+        ),
         *("-drive", f"file={artefacts}/busybox.img,format=raw,if=none,id=busybox,readonly=on"),
         *("-device", "virtio-blk-pci,drive=busybox"),
         *("-device", "virtio-serial-pci", *ports),
@@ -194,17 +203,16 @@ def _start(argv: list[str]) -> "subprocess.Popen[bytes]":
 
 @asynccontextmanager
 async def boot_vm(
-    directory: Path, artefacts: Path, *, initrd: bool = False, memory: int = 512, sandbox: bool = True
+    directory: Path, artefacts: Path, *, initrd: bool = False, memory: int = 512, debug: bool = False
 ) -> AsyncIterator[AgentVm]:
     """Boot, wait for the agent, and make a sandbox. The VM is killed at the end; its console stays in `directory`."""
     began = time.monotonic()
-    process = _start(_make_arguments(directory, artefacts, initrd=initrd, memory=memory))
+    process = _start(_make_arguments(directory, artefacts, initrd=initrd, memory=memory, debug=debug))
     try:
         client = await _connect(directory, process)
         vm = AgentVm(directory, process, client, time.monotonic() - began)
         try:
-            if sandbox:
-                await vm.do("CreateSandbox", agent.CreateSandboxRequest(sandbox_id="box", hostname="pod"))
+            await vm.do("CreateSandbox", agent.CreateSandboxRequest(sandbox_id="box", hostname="pod"))
             yield vm
         finally:
             client.close()
@@ -216,13 +224,13 @@ async def boot_vm(
 async def _connect(directory: Path, process: "subprocess.Popen[bytes]") -> Client:
     """Connect as soon as QEMU listens. A call that is sent early waits in the socket until the guest opens its port."""
     deadline = time.monotonic() + _BOOT_TIMEOUT
-    while process.poll() is None:
-        try:
+    client: Client | None = None
+    while client is None:
+        assert process.poll() is None, "QEMU has ended at once"
+        assert time.monotonic() < deadline
+        with contextlib.suppress(KataError):
             client = await connect_unix(f"{directory}/vport-1024.sock", "the agent", timeout=1)
-            break
-        except KataError:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.02)
+        await asyncio.sleep(0 if client else 0.02)
     try:
         check = health.CheckRequest()
         await client.call("grpc.Health", "Check", check, health.HealthCheckResponse, timeout=_BOOT_TIMEOUT)

@@ -29,7 +29,6 @@ from kata.transport.ttrpc import connect_unix
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 SHARE = f"{BASE}/shared/containers"
-TTY = {"Terminal": True, "Env": ["PATH=/bin", "TERM=dumb"]}
 
 
 @pytest.fixture(scope="module")
@@ -239,8 +238,9 @@ async def test_nothing_is_left_of_many_executed_processes(vm: AgentVm) -> None:
 
         async def run_one(number: int) -> None:
             await vm.execute("many", f"e{number}", "true")
-            output, errors = vm.read("many", f"e{number}"), vm.read("many", f"e{number}", error=True)
-            assert await asyncio.gather(output, errors, vm.wait("many", f"e{number}")) == [b"", b"", 0]
+            assert not await vm.read("many", f"e{number}")
+            assert not await vm.read("many", f"e{number}", error=True)
+            assert await vm.wait("many", f"e{number}") == 0
 
         await run_one(0)
         before = await read_metrics(vm)
@@ -307,7 +307,7 @@ async def test_a_flood_of_output_stops_at_the_pipe(vm: AgentVm) -> None:
 
 
 async def test_a_terminal_has_a_size_and_echoes(vm: AgentVm) -> None:
-    await vm.create("tty", "sh", "-c", "read x; stty size; echo $x; tty", **TTY)
+    await vm.create("tty", "sh", "-c", "read x; stty size; echo $x; tty", Terminal=True)
     await vm.do("TtyWinResize", agent.TtyWinResizeRequest(container_id="tty", row=33, column=77))
     typed = agent.WriteStreamRequest(container_id="tty", data=b"hello\n")
     await vm.call("WriteStdin", typed, agent.WriteStreamResponse)
@@ -545,6 +545,7 @@ async def test_the_log_arrives_as_json_lines(vm: AgentVm) -> None:
     async with asyncio.timeout(10):
         line = await reader.readline()
     writer.close()
+    await writer.wait_closed()
     entry = json.loads(line)
     assert entry["source"] == "agent"
     assert entry["level"] == "INFO"
@@ -560,6 +561,19 @@ async def test_a_host_that_comes_back_finds_its_containers(vm: AgentVm) -> None:
             await vm.call("WriteStdin", write, agent.WriteStreamResponse)
             read = agent.ReadStreamRequest(container_id="survivor", len=10)
             assert (await vm.call("ReadStdout", read, agent.ReadStreamResponse)).data == b"again"
+
+
+async def test_the_debug_console_is_a_shell_and_another_one_after_it(artefacts: Path, tmp_path: Path) -> None:
+    build_image(artefacts, debug=True)
+    async with boot_vm(tmp_path, artefacts, debug=True):
+        for _ in range(2):
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "vport-1026.sock"))
+            writer.write(b"test -t 0 && echo $((40 + 2)) terminals; exit\n")
+            async with asyncio.timeout(30):
+                await reader.readuntil(b"42 terminals\r\nexit\r\n")
+                await reader.readuntil(b"# ")  # the next shell's prompt
+            writer.close()
+            await writer.wait_closed()
 
 
 @pytest.mark.parametrize("initrd", [False, True], ids=["image", "initrd"])

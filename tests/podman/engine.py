@@ -31,7 +31,7 @@ class Done:
 
 
 def find_runtime() -> str | None:
-    """Return the path of the runtime: a bare name must be in Podman's own table, which has no `kata-runtime`."""
+    """Return the path of the runtime, or None where it is not installed."""
     return shutil.which(RUNTIME) or shutil.which(RUNTIME, path="/usr/local/bin:/usr/bin:/usr/sbin")
 
 
@@ -45,7 +45,7 @@ def podman(*words: str, check: bool = True, stdin: str | None = None, timeout: f
 
 
 def build_command(*words: str) -> list[str]:
-    return ["podman", "--runtime", find_runtime() or RUNTIME, *words]
+    return ["podman", "--runtime", RUNTIME, *words]
 
 
 def run_words(*words: str) -> list[str]:
@@ -127,18 +127,17 @@ class Terminal:
 
 def wait_for_log(name: str, text: str, timeout: float = TIMEOUT) -> None:
     """Follow the container's log until `text` is in it. Fail after `timeout` seconds."""
-    with subprocess.Popen(
-        build_command("logs", "-f", name), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as follower:
+    command = build_command("logs", "-f", name)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as follower:
         assert follower.stdout is not None
         end = time.monotonic() + timeout
+        seen = b""
         try:
-            while True:
+            while text.encode() not in seen:
                 readable, _, _ = select.select([follower.stdout], [], [], max(0.0, end - time.monotonic()))
-                assert readable, f"{text!r} is not in the log of {name} after {timeout:g} s"
-                line = follower.stdout.readline()
-                assert line, f"the log of {name} ended without {text!r}"
-                if text in line:
-                    return
+                assert readable, f"{text!r} is not in the log of {name} after {timeout:g} s, only {seen!r}"
+                data = os.read(follower.stdout.fileno(), 65536)
+                assert data, f"the log of {name} ended without {text!r}: {seen!r}"
+                seen += data
         finally:
             follower.kill()

@@ -70,7 +70,7 @@ def fit_spec(spec: Spec, container_id: str, namespaces: Mapping[str, str]) -> No
     """
     if spec.Process is None or not spec.Process.Args or spec.Root is None:
         raise UsageError(f"the specification of container {container_id} has no process or no root")
-    spec.Version = spec.Version or "1.0.2"
+    spec.Version = "1.0.2"  # what is written is this version's form, and crun 1.8 refuses 1.1 and newer by name
     spec.Linux = spec.Linux or Linux()
     spec.Linux.CgroupsPath = cgroup.find_path(spec.Linux.CgroupsPath, container_id)
     _join_namespaces(spec, namespaces)

@@ -62,18 +62,20 @@ class ConsoleConnection(asyncio.Protocol):
             loop.remove_writer(self._master)
             self._transport.resume_reading()
 
-    def _show(self) -> None:
+    def _show(self) -> bool:
+        """Pass on what the shell has written. False when there is nothing now, or nothing any more."""
         assert self._transport is not None
         try:
             data = os.read(self._master, _CHUNK)
         except BlockingIOError:
-            return
-        except OSError:  # EIO: the shell has closed its side
+            return False
+        except OSError:  # EIO: the last program has closed the terminal
             data = b""
         if data:
             self._transport.write(data)
         else:
             self._transport.close()
+        return bool(data)
 
     def pause_writing(self) -> None:
         if self._master >= 0:
@@ -84,7 +86,10 @@ class ConsoleConnection(asyncio.Protocol):
             asyncio.get_running_loop().add_reader(self._master, self._show)
 
     def _end(self, _: "asyncio.Future[int]") -> None:
+        """The shell has ended; its last words may still be in the terminal."""
         self._pid = 0
+        while self._master >= 0 and self._show():
+            pass
         if self._transport is not None:
             self._transport.close()
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import closing
 
 from kata.agent.options import Options, read_options
 
@@ -16,7 +17,10 @@ def main() -> None:
             from kata.agent.boot import boot  # noqa: PLC0415 - PID 1 only
 
             boot()
-        asyncio.run(_serve(read_options()))
+        # Not asyncio.run: it takes SIGINT first, and replacing that handler makes signal.signal describe it, which
+        # loads all that the agent does without.
+        with closing(asyncio.new_event_loop()) as loop:
+            loop.run_until_complete(_serve(read_options()))
     except Exception as error:
         print(f"kata-agent: fatal: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         if not first:

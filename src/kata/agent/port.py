@@ -16,6 +16,7 @@ _SYSFS = "/sys/class/virtio-ports"
 _READ = 1 << 18
 _HIGH_WATER = 1 << 16
 _LOOK_AGAIN = 1.0  # seconds
+_LINGER = 0.05  # seconds
 
 
 def find_port(number: int) -> str:
@@ -85,13 +86,15 @@ class PortTransport(asyncio.Transport):
             return -1
 
     def _flush(self) -> None:
-        sent = self._send(memoryview(bytes(self._pending[: 1 << 16])))
+        at = 0
+        with memoryview(self._pending) as pending:
+            while at < len(pending) and (sent := self._send(pending[at:])) > 0:
+                at += sent
         if self.ended.done():
             return
-        del self._pending[:sent]
+        del self._pending[:at]
         if not self._pending:
             self._loop.remove_writer(self._descriptor)
-        self._control_flow()
 
     def _receive(self) -> None:
         """Read a batch: the kernel gives a page at a time, and frames are often larger."""
@@ -114,6 +117,15 @@ class PortTransport(asyncio.Transport):
         if batch:
             self._protocol.data_received(bytes(batch))
         if gone:
+            # The news that a host has come back takes another way than its bytes and may be later: those just read
+            # can be the first of the next host. So a short absence is none.
+            self.pause_reading()
+            self._loop.call_later(_LINGER, self._end_unless_back)
+
+    def _end_unless_back(self) -> None:
+        if has_host(self._descriptor):
+            self.resume_reading()
+        else:
             self._end(None)
 
     def pause_reading(self) -> None:
@@ -140,7 +152,7 @@ class PortTransport(asyncio.Transport):
             return
         self.pause_reading()
         self._loop.remove_writer(self._descriptor)
-        self._pending.clear()
+        self._pending = bytearray()  # not cleared: a flush may have a view of it
         self.ended.set_result(None)
         self._protocol.connection_lost(error)
 
@@ -175,7 +187,7 @@ class Port:
         changed = asyncio.Event()
         loop.add_reader(self._changes.fileno(), self._note_change, changed)
         try:
-            while not self._has_host():
+            while not has_host(self._descriptor):
                 changed.clear()
                 try:
                     async with asyncio.timeout(_LOOK_AGAIN):
@@ -189,7 +201,9 @@ class Port:
         self._changes.poll(0)
         changed.set()
 
-    def _has_host(self) -> bool:
-        poller = select.poll()
-        poller.register(self._descriptor, select.POLLIN | select.POLLOUT)
-        return not any(event & select.POLLHUP for _, event in poller.poll(0))
+
+def has_host(descriptor: int) -> bool:
+    """Whether somebody is connected at the other end of a port."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN | select.POLLOUT)
+    return not any(event & select.POLLHUP for _, event in poller.poll(0))

@@ -21,14 +21,17 @@ _END_TIMEOUT = 10.0
 class Daemon:
     """A daemon that this command started, to be ended by it if the start fails."""
 
-    __slots__ = ("_directory", "_pid")
+    __slots__ = ("_pid", "_root", "_sandbox")
 
-    def __init__(self, pid: int, directory: str) -> None:
+    def __init__(self, pid: int, root: str, sandbox: str) -> None:
         self._pid = pid
-        self._directory = directory
+        self._root = root
+        self._sandbox = sandbox
 
     def end(self) -> None:
-        """Give the daemon time to clear up by itself, then kill it. Its children die with it, its directory goes."""
+        """Give the daemon time to clear up by itself, then kill it; release what it left in either case."""
+        from kata.sandbox.collect import release_sandbox  # noqa: PLC0415 - only after a failure
+
         deadline = time.monotonic() + _END_TIMEOUT
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGTERM)
@@ -38,7 +41,7 @@ class Daemon:
                 os.waitpid(self._pid, 0)
                 break
             time.sleep(0.02)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        release_sandbox(self._root, self._sandbox)
 
 
 def start_daemon(invocation: Invocation, sandbox: str, bundle: str) -> Daemon:
@@ -67,7 +70,7 @@ def start_daemon(invocation: Invocation, sandbox: str, bundle: str) -> Daemon:
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
-    return Daemon(pid, directory)
+    return Daemon(pid, invocation.root, sandbox)
 
 
 def find_command(invocation: Invocation) -> list[str]:

@@ -71,7 +71,7 @@ def _read_toml(path: str) -> dict[str, Any]:
             return tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # no TOML, or no UTF-8
         raise ConfigError(f"{path}: {error}") from error
 
 
@@ -87,6 +87,8 @@ def _list_tables(document: dict[str, Any], path: str) -> list[tuple[tuple[str, s
             if (first, second) not in TABLES:
                 known = ["[" + ".".join(name for name in names if name) + "]" for names in TABLES]
                 raise ConfigError(f"{path}: unknown table [{first}.{second}]", hint="known are " + ", ".join(known))
+            if not isinstance(inner, dict):
+                raise ConfigError(f"{path}: [{first}] {second} is a key, where a table [{first}.{second}] is needed")
             found.append(((first, second), inner))
     return found
 

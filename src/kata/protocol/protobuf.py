@@ -289,6 +289,12 @@ class Message:
                 self._take(field, field.load(number))
 
 
+def encode_bytes_head(of: type[Message], name: str, size: int) -> bytes:
+    """Return what stands before `size` bytes of the field `name`, for callers that add the bytes themselves."""
+    tag = next(field.tag for field in of.FIELDS.values() if field.name == name)
+    return tag + _encode_varint(size)
+
+
 def _read_text(owner: Message, field: Field, data: bytes) -> str:
     try:
         return data.decode()

@@ -28,7 +28,7 @@ def size_vm(spec: dict[str, Any], config: HypervisorConfig) -> VmSize:
     cpu, memory = resources.get("cpu") or {}, resources.get("memory") or {}
     try:
         quota, period, limit = (int(x or 0) for x in (cpu.get("quota"), cpu.get("period"), memory.get("limit")))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"config.json: linux.resources has a limit that is no number: {error}") from error
     vcpus = -(-quota // (period or 100_000)) if quota > 0 else config.default_vcpus
     memory_mib = -(-limit // (1 << 20)) + GUEST_OVERHEAD_MIB if limit > 0 else config.default_memory

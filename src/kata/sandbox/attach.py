@@ -10,14 +10,17 @@ import contextlib
 import json
 import os
 import socket
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kata.errors import DeadlineError
+from kata.errors import DeadlineError, ExistsError, KataError
 from kata.sandbox.stdio import Stdio
 from kata.transport.readiness import wait_readable
 
 _MESSAGE_SIZE = 4096
 _HELLO_TIMEOUT = 10.0
+_ACCEPT_PAUSE = 0.1
+_STREAMS = 3
 
 
 class Controlled(Protocol):
@@ -65,27 +68,43 @@ class Attachment:
         self.pid = pid
         self.terminal = terminal
         self._follower: asyncio.Task[None] | None = None
+        self._finished = False
 
     def follow(self, process: Controlled) -> None:
         """From now on pass what the stand-in says to the process."""
         self._follower = asyncio.create_task(self._run(process))
 
     async def _run(self, process: Controlled) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+        while data := await self._receive():
+            # One that the guest refuses, or that is no message, must not keep the next from coming through.
+            with contextlib.suppress(KataError, ValueError, TypeError):
+                await _pass_on(_load(data), process)
+        if not self._finished:
+            await process.abandon()
+
+    async def _receive(self) -> bytes:
+        """Return the stand-in's next message, nothing when it is gone."""
+        while not self._finished:
             try:
-                data = await loop.sock_recv(self._connection, _MESSAGE_SIZE)
+                return self._connection.recv(_MESSAGE_SIZE, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                await wait_readable(self._connection.fileno())
             except OSError:
-                data = b""
-            if not data:
-                await process.abandon()
-                return
-            message = json.loads(data)
-            if "resize" in message:
-                rows, columns = message["resize"]
-                await process.resize(int(rows), int(columns))
-            elif "signal" in message:
-                await process.signal(int(message["signal"]))
+                break
+        return b""
+
+    async def wait_word(self) -> None:
+        """Return when the stand-in says something or is gone. Not together with `follow`."""
+        await wait_readable(self._connection.fileno())
+
+    def is_gone(self) -> bool:
+        """Say whether the stand-in has hung up."""
+        try:
+            return not self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def take_proc(self) -> int | None:
         """Hand over the descriptor of the stand-in's /proc, if it has one of its own."""
@@ -93,84 +112,179 @@ class Attachment:
         return proc
 
     def finish(self, status: int | None) -> None:
-        """Tell the exit code, None where there is none to tell, and let go of everything."""
+        """Tell the exit code, None where there is none to tell, and let go of everything. Only the first call counts.
+
+        The streams are closed first: an engine that learns the exit code has all the output by then.
+        """
+        if self._finished:
+            return
+        self._finished = True
         if self._follower is not None:
+            self._follower.get_loop().remove_reader(self._connection)
             self._follower.cancel()
         self.stdio.close()
-        if self._proc is not None:
-            os.close(self._proc)
-            self._proc = None
+        proc = self.take_proc()
+        if proc is not None:
+            os.close(proc)
         if status is not None:
             with contextlib.suppress(OSError):
                 self._connection.send(json.dumps({"exit": status}).encode(), socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
         self._connection.close()
 
 
+def _load(data: bytes) -> dict[str, Any]:
+    """Raise ValueError for what is no JSON object."""
+    try:
+        message = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("the message is nested too deeply") from error
+    if not isinstance(message, dict):
+        raise ValueError("the message is no object")  # noqa: TRY004 - one kind of error for all that is no message
+    return message
+
+
+async def _pass_on(message: dict[str, Any], process: Controlled) -> None:
+    if "resize" in message:
+        rows, columns = message["resize"]
+        await process.resize(int(rows), int(columns))
+    elif "signal" in message:
+        await process.signal(int(message["signal"]))
+
+
 class AttachServer:
-    """Accepts stand-ins and keeps each until the call that needs it comes."""
+    """Accepts stand-ins and keeps each until the call that needs it comes, or it hangs up."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
         self._listener.setblocking(False)
         self._arrived: dict[tuple[str, str], asyncio.Future[Attachment]] = {}
+        self._taken: set[tuple[str, str]] = set()
+        self._watches: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
+        """Accept until cancelled, then let go of the listener and of every stand-in that nobody took."""
         loop = asyncio.get_running_loop()
-        while True:
-            connection, _ = await loop.sock_accept(self._listener)
-            task = asyncio.create_task(self._welcome(connection))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        try:
+            while True:
+                try:
+                    connection, _ = await loop.sock_accept(self._listener)
+                except OSError:  # out of descriptors: the stand-in waits in the backlog
+                    await asyncio.sleep(_ACCEPT_PAUSE)
+                    continue
+                task = asyncio.create_task(self._welcome(connection))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        finally:
+            self._listener.close()
+            for task in (*self._tasks, *self._watches.values()):
+                task.cancel()
+            for key in self._watches:
+                self._arrived.pop(key).result().finish(None)
 
-    def _expect(self, container: str, exec_id: str) -> "asyncio.Future[Attachment]":
-        key = (container, exec_id)
+    def _expect(self, key: tuple[str, str]) -> "asyncio.Future[Attachment]":
         if key not in self._arrived:
             self._arrived[key] = asyncio.get_running_loop().create_future()
         return self._arrived[key]
 
     async def _welcome(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
         try:
             async with asyncio.timeout(_HELLO_TIMEOUT):
-                hello, descriptors = await _receive_hello(connection)
+                hello = await _receive_hello(connection)
         except (TimeoutError, OSError, ValueError):
             connection.close()
             return
-        terminal = bool(hello.get("terminal"))
-        proc = descriptors.pop() if hello.get("proc") else None
-        stdio = Stdio.open_terminal(descriptors[0]) if terminal else Stdio(*descriptors)
-        expected = self._expect(str(hello["container"]), str(hello.get("exec", "")))
-        if expected.done():
-            stdio.close()
+        except BaseException:
             connection.close()
-        else:
-            expected.set_result(Attachment(connection, stdio, int(hello.get("pid", 0)), terminal=terminal, proc=proc))
+            raise
+        key = (hello.container, hello.exec_id)
+        attachment = Attachment(connection, hello.stdio, hello.pid, terminal=hello.terminal, proc=hello.proc)
+        expected = self._expect(key)
+        if expected.done():
+            attachment.finish(None)
+            return
+        expected.set_result(attachment)
+        if key not in self._taken:
+            self._watches[key] = asyncio.create_task(self._watch(key, attachment))
+
+    async def _watch(self, key: tuple[str, str], attachment: Attachment) -> None:
+        """Let go of a stand-in that hangs up before anybody took it."""
+        await attachment.wait_word()
+        if attachment.is_gone():
+            del self._watches[key]
+            del self._arrived[key]
+            attachment.finish(None)
+
+    async def _end_watch(self, key: tuple[str, str]) -> None:
+        """Stop watching, before somebody else listens on the same connection."""
+        watch = self._watches.pop(key, None)
+        if watch is not None:
+            watch.cancel()
+            await asyncio.wait({watch})
 
     async def take(self, container: str, exec_id: str, *, timeout: float) -> Attachment:
-        """Return the stand-in of this process, waiting for it to connect. Raise DeadlineError when it does not."""
-        expected = self._expect(container, exec_id)
+        """Return the stand-in of this process, waiting for it to connect.
+
+        Raise DeadlineError when it does not, and ExistsError when another call waits for it.
+        """
+        key = (container, exec_id)
+        name = f"exec {exec_id} of container {container}" if exec_id else f"container {container}"
+        if key in self._taken:
+            raise ExistsError(f"{name} is being made already")
+        expected = self._expect(key)
+        self._taken.add(key)
         try:
             async with asyncio.timeout(timeout):
-                return await asyncio.shield(expected)
+                await asyncio.shield(expected)
+            await self._end_watch(key)
+            return expected.result()
         except TimeoutError as error:
-            name = f"exec {exec_id} of container {container}" if exec_id else f"container {container}"
             raise DeadlineError(f"no process came to stand for {name} within {timeout:g} s") from error
+        except BaseException:
+            if expected.done() and not expected.cancelled():
+                expected.result().finish(None)
+            raise
         finally:
-            self._arrived.pop((container, exec_id), None)
+            self._taken.discard(key)
+            self._arrived.pop(key, None)
 
 
-async def _receive_hello(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+@dataclass(frozen=True, slots=True)
+class _Hello:
+    container: str
+    exec_id: str
+    pid: int
+    terminal: bool
+    stdio: Stdio
+    proc: int | None
+
+
+async def _receive_hello(connection: socket.socket) -> _Hello:
+    """Raise ValueError, with nothing left open, for what is no hello."""
     while True:
         try:
-            data, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE_SIZE, 4, socket.MSG_CMSG_CLOEXEC)
+            flags = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+            data, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE_SIZE, _STREAMS + 1, flags)
             break
         except BlockingIOError:
             await wait_readable(connection.fileno())
-    hello = json.loads(data) if data else {}
-    wanted = (1 if hello.get("terminal") else 3) + bool(hello.get("proc"))
-    if len(descriptors) != wanted or not hello.get("container"):
+    try:
+        hello = _load(data)
+        container, exec_id, pid = _find_process(hello)
+        terminal, has_proc = bool(hello.get("terminal")), bool(hello.get("proc"))
+        if len(descriptors) != (1 if terminal else _STREAMS) + has_proc:
+            raise ValueError(f"{len(descriptors)} descriptors came with the hello of container {container}")
+    except ValueError:
         for descriptor in descriptors:
             os.close(descriptor)
-        raise ValueError("not a stand-in's hello")
-    return hello, descriptors
+        raise
+    proc = descriptors.pop() if has_proc else None
+    stdio = Stdio.open_terminal(descriptors[0]) if terminal else Stdio(*descriptors)
+    return _Hello(container, exec_id, pid, terminal, stdio, proc)
+
+
+def _find_process(hello: dict[str, Any]) -> tuple[str, str, int]:
+    container, exec_id, pid = hello.get("container"), hello.get("exec", ""), hello.get("pid", 0)
+    if not (isinstance(container, str) and container and isinstance(exec_id, str) and isinstance(pid, int)):
+        raise ValueError("the hello does not say which process it is for")
+    return container, exec_id, pid

@@ -9,14 +9,24 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kata.errors import Code, ExistsError, GuestError, HostError, KataError, NotFoundError, StateError, UsageError
+from kata.errors import (
+    Code,
+    ExistsError,
+    GuestError,
+    HostError,
+    KataError,
+    NotFoundError,
+    ProtocolError,
+    StateError,
+    UsageError,
+)
 from kata.protocol.messages import agent as wire
 from kata.protocol.messages import oci
 from kata.protocol.oci.document import load_message
 from kata.sandbox import store
 from kata.sandbox.attach import Attached
 from kata.sandbox.guest import Guest
-from kata.sandbox.hooks import run_hooks
+from kata.sandbox.hooks import run_hooks, try_hooks
 from kata.sandbox.process import GuestProcess
 from kata.sandbox.procview import ProcView
 from kata.sandbox.states import Status, move_container
@@ -44,7 +54,7 @@ def read_bundle(path: str) -> Bundle:
     path = os.path.abspath(path)
     name = f"{path}/config.json"
     try:
-        with open(name) as file:
+        with open(name, encoding="utf-8") as file:
             spec = json.load(file)
     except OSError as error:
         raise UsageError(
@@ -54,6 +64,8 @@ def read_bundle(path: str) -> Bundle:
         raise UsageError(f"{name} is not JSON: {error}") from error
     if not isinstance(spec, dict) or not isinstance(spec.get("root"), dict):
         raise UsageError(f"{name} has no object `root`")
+    if not isinstance(spec["root"].get("path"), str):
+        raise UsageError(f"{name} has no text `root.path`")
     return Bundle(path, spec)
 
 
@@ -73,6 +85,7 @@ class Container:
         self._init: GuestProcess | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._view: ProcView | None = None
+        self._forgotten = False
         store.write_container(root, record)
 
     @property
@@ -82,7 +95,8 @@ class Container:
     def _move(self, then: Status, **changes: Any) -> None:
         move_container(self.id, self.status, then)
         self.record = replace(self.record, status=then.value, **changes)
-        store.write_container(self._root, self.record)
+        if not self._forgotten:
+            store.write_container(self._root, self.record)
 
     def describe(self) -> dict[str, Any]:
         return store.describe_state(self.record, self.status)
@@ -93,7 +107,8 @@ class Container:
 
     async def create(self, translation: Translation, attachment: Attached) -> None:
         """Make the container in the guest, up to its init waiting for `start`."""
-        await self._run_hooks("prestart", "createRuntime", "createContainer")
+        for point in ("prestart", "createRuntime", "createContainer"):
+            await run_hooks(self.bundle.spec, point, self.describe())
         await self._guest.create_container(
             wire.CreateContainerRequest(
                 container_id=self.id,
@@ -109,6 +124,11 @@ class Container:
         self._move(Status.CREATED)
         self._watcher = asyncio.create_task(self._watch(self._init))
 
+    def _close_view(self) -> None:
+        view, self._view = self._view, None
+        if view is not None:
+            view.close()
+
     def _show_processes(self, directory: int | None) -> None:
         if directory is None:
             return
@@ -117,25 +137,21 @@ class Container:
         except HostError:
             os.close(directory)  # a kernel without permission events: the directory stays empty
 
-    async def _run_hooks(self, *points: str) -> None:
-        for point in points:
-            await run_hooks(self.bundle.spec, point, self.describe())
-
     async def _watch(self, init: GuestProcess) -> None:
         status = await asyncio.shield(init.exited)
-        if self._view is not None:
-            self._view.close()
+        self._close_view()
         if self.status != Status.STOPPED:
             self._move(Status.STOPPED, exit_status=status)
         for process in self.execs.values():
             process.end(128 + signal.SIGKILL)
 
-    async def start(self) -> None:
+    async def start(self) -> list[str]:
+        """Let the init run. Return a sentence for each poststart hook that failed, which changes nothing else."""
         self._require(Status.CREATED)
         await self._guest.start_container(self.id)
         if self.status == Status.CREATED:
             self._move(Status.RUNNING)
-        await self._run_hooks("poststart")
+        return await try_hooks(self.bundle.spec, "poststart", self.describe())
 
     async def signal(self, exec_id: str, number: int, *, everyone: bool) -> None:
         """Send a signal to the init (`exec_id` empty), to one exec, or to every process of the container."""
@@ -163,8 +179,8 @@ class Container:
     async def exec(self, exec_id: str, process: dict[str, Any], attachment: Attached) -> None:
         """Run one more process: `process` is OCI's process object."""
         self._require(Status.RUNNING, Status.CREATED)
-        if exec_id in self.execs:
-            raise ExistsError(f"container {self.id} has a process {exec_id} already")
+        if exec_id in self.execs or not exec_id or exec_id == self.id:
+            raise ExistsError(f"container {self.id} has a process {exec_id or self.id} already")
         request = wire.ExecProcessRequest(
             container_id=self.id, exec_id=exec_id, process=load_message(oci.Process, process, "process")
         )
@@ -191,16 +207,25 @@ class Container:
 
     async def delete(self, *, force: bool) -> None:
         """Take the container out of the guest. Raise StateError for one that runs, unless forced."""
-        if self.status in (Status.RUNNING, Status.PAUSED) and not force:
-            raise StateError(f"container {self.id} is {self.status}; it must be stopped before it is deleted")
+        self.check_deletable(force=force)
         await self._end_init()
         try:
             await self._guest.remove_container(self.id, timeout=_REMOVE_TIMEOUT)
+        except ProtocolError:
+            return  # the connection is of no further use, so there is no guest to take it out of
         except GuestError as error:
             if error.status not in (Code.NOT_FOUND, Code.UNAVAILABLE):
                 raise
-        if self._watcher is not None:
-            self._watcher.cancel()
+
+    def check_deletable(self, *, force: bool) -> None:
+        """Raise StateError for a container that runs, unless forced."""
+        if self.status in (Status.RUNNING, Status.PAUSED) and not force:
+            raise StateError(f"container {self.id} is {self.status}; it must be stopped before it is deleted")
+
+    async def discard(self) -> None:
+        """Take a container whose creation failed out of the guest, as far as it is there."""
+        with suppress(KataError):
+            await self._guest.remove_container(self.id, timeout=_REMOVE_TIMEOUT)
 
     async def _end_init(self) -> None:
         if self._init is None or self._init.exited.done():
@@ -218,8 +243,20 @@ class Container:
             with suppress(NotFoundError):
                 share.unbind(name)
 
-    async def run_poststop(self) -> None:
-        await self._run_hooks("poststop")
+    async def run_poststop(self) -> list[str]:
+        """Run the poststop hooks; return a sentence for each that failed, which changes nothing else."""
+        return await try_hooks(self.bundle.spec, "poststop", self.describe())
+
+    def forget(self, status: int) -> None:
+        """End every process with `status` and remove the record. Nothing writes it again."""
+        self._forgotten = True
+        if self._watcher is not None:
+            self._watcher.cancel()
+        self._close_view()
+        self.lose(status)
+        if self.status != Status.STOPPED:
+            self._move(Status.STOPPED)
+        store.remove_container(self._root, self.id)
 
     def lose(self, status: int) -> None:
         """The VM is gone: end every process with `status`."""

@@ -14,6 +14,7 @@ from kata.transport.ttrpc import Client
 
 SERVICE = "grpc.AgentService"
 REQUEST_TIMEOUT = 60.0
+_MAX_STATUS = 255
 Reply = TypeVar("Reply", bound=Message)
 
 
@@ -59,8 +60,12 @@ class Guest:
         await self._call("SignalProcess", request, Empty, timeout=timeout)
 
     async def wait_process(self, container: str, exec_id: str) -> int:
+        """Wait for the end of a process and return its exit code, 0 to 255."""
         request = wire.WaitProcessRequest(container_id=container, exec_id=exec_id)
-        return (await self._call("WaitProcess", request, wire.WaitProcessResponse, timeout=None)).status
+        status = (await self._call("WaitProcess", request, wire.WaitProcessResponse, timeout=None)).status
+        if not 0 <= status <= _MAX_STATUS:  # exit(2) keeps 8 bits: 256 would look like success
+            raise GuestError(f"agent answered the exit code {status} for process {exec_id} of container {container}")
+        return status
 
     async def read_stream(self, container: str, exec_id: str, stream: str, size: int) -> bytes:
         """Wait for output of `Stdout` or `Stderr`: at most `size` bytes, none at the end of the stream."""

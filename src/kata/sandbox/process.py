@@ -5,7 +5,7 @@ import signal
 import time
 from functools import partial
 
-from kata.errors import GuestError, KataError
+from kata.errors import KataError
 from kata.sandbox.attach import Attached
 from kata.sandbox.guest import Guest
 from kata.sandbox.stdio import Endpoint, Pump
@@ -13,7 +13,9 @@ from kata.sandbox.stdio import Endpoint, Pump
 LOST_STATUS = 255
 """Exit code of a process whose end nobody saw, as runc's callers know it."""
 
-_QUIET_AFTER_EXIT = 0.5
+_QUIET_AFTER_EXIT = 1.0
+"""Seconds of silence after which a stream that outlives its process is given up; a guest on TCG needs some."""
+
 _SIGNAL_TIMEOUT = 10.0
 
 
@@ -76,7 +78,7 @@ class GuestProcess:
     async def resize(self, rows: int, columns: int) -> None:
         try:
             await self.guest.resize_terminal(self.container, self.exec_id, rows, columns)
-        except GuestError:
+        except KataError:
             return  # the process ended meanwhile
 
     async def signal(self, number: int) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,21 +20,26 @@ from kata.sandbox.container import Bundle, Container, name_moment, read_bundle
 from kata.sandbox.ledger import Kind, record_resource, release_resources
 from kata.sandbox.process import LOST_STATUS
 from kata.sandbox.states import SandboxState, Status, move_sandbox
-from kata.sandbox.translation import GUEST_SHARE, GUEST_SHM, translate_spec
+from kata.sandbox.translation import GUEST_SHARE, GUEST_SHM, Shared, translate_spec
 from kata.sandbox.vm import SHARE_TAG, SandboxVm, Site, start_vm
+from kata.storage.share import Share
+from kata.sys.mount import clone_trees_of
 
 _STAND_IN_TIMEOUT = 10.0
 _CGROUP_TIMEOUT = 0.5
 _CGROUP_PAUSE = 0.01
 _HOSTNAME_LIMIT = 64
 _SHM_SIZE = 64 << 20
+_UNITS = {"k": 10, "m": 20, "g": 30}
+"""Suffixes of the option `size` of tmpfs(5), as powers of two."""
+
 _SHARE_STORAGE = wire.Storage(
     driver="virtio-fs", source=SHARE_TAG, fstype="virtiofs", options=["nodev"], mount_point=f"{GUEST_SHARE}/"
 )
 
 
 class Sandbox:
-    """Owns the VM and the containers. `gone` becomes set when everything is released."""
+    """Owns the VM and the containers. `gone` becomes set at the end; `is_released` says that nothing is left then."""
 
     def __init__(
         self,
@@ -62,6 +67,8 @@ class Sandbox:
         self._reserved: set[str] = set()
         self._cgroup = ""
         self._stopped: asyncio.Task[None] | None = None
+        self._deletions: dict[str, asyncio.Task[None]] = {}
+        self.is_released = False
 
     def _move(self, then: SandboxState) -> None:
         self._state = move_sandbox(self.id, self._state, then)
@@ -104,14 +111,17 @@ class Sandbox:
 
     async def _watch_vm(self, vm: SandboxVm) -> None:
         """End every process when the VM ends before it was told to."""
-        reason = await vm.wait_end()
-        self._log.write("error", f"the VM ended: {reason}", console=vm.machine.read_console())
+        try:
+            reason = await vm.wait_end()
+            self._log.write("error", f"the VM ended: {reason}", console=vm.machine.read_console())
+        except KataError as error:
+            self._log.write("error", "the VM ended and resists its release", error=str(error))
         for container in self.containers.values():
             container.lose(LOST_STATUS)
 
     async def _watch_oom(self, vm: SandboxVm) -> None:
         """Pass on each container that ran out of memory."""
-        with suppress(KataError):
+        with suppress(KataError, OSError):
             while True:
                 container = self.containers.get(await vm.guest.wait_oom())
                 if container is not None:
@@ -124,18 +134,30 @@ class Sandbox:
         """
         if container_id in self.containers or container_id in self._reserved:
             raise ExistsError(f"container {container_id} exists already")
-        assert self._started is not None
+        if self._stopped is not None:
+            raise StateError(f"sandbox {self.id} is stopping; container {container_id} cannot join it")
         self._reserved.add(container_id)
         try:
-            vm = await asyncio.shield(self._started)
+            vm = await self._wait_started()
             await self._create(vm, container_id, read_bundle(bundle), pid)
         finally:
             self._reserved.discard(container_id)
-            if not self.is_used():
-                await self.stop()
+            await self._stop_unused()
+
+    async def _wait_started(self) -> SandboxVm:
+        assert self._started is not None
+        # Not shield: a stop cancels the start, and that must reach the caller as an answer, not as its own end.
+        await asyncio.wait({self._started})
+        if self._started.cancelled():
+            raise StateError(f"sandbox {self.id} was stopped while it started")
+        return self._started.result()
+
+    async def _stop_unused(self) -> None:
+        if not self.is_used():
+            await self.stop()
 
     async def _create(self, vm: SandboxVm, container_id: str, bundle: Bundle, pid: int) -> None:
-        translation = translate_spec(bundle.spec, container_id, bundle.path)
+        translation = translate_spec(bundle.spec, container_id, bundle.path, f"/proc/{pid}/root")
         if self._config.runtime.disable_guest_seccomp and translation.spec.Linux is not None:
             translation.spec.Linux.Seccomp = None
         attachment = await self._attachments.take(container_id, "", timeout=_STAND_IN_TIMEOUT)
@@ -150,19 +172,22 @@ class Sandbox:
             rootfs=bundle.rootfs,
             annotations=bundle.spec.get("annotations") or {},
         )
-        container = Container(self._root, vm.guest, bundle, record, names)
+        try:
+            container = Container(self._root, vm.guest, bundle, record, names)
+        except BaseException:
+            attachment.finish(None)
+            raise
         self.containers[container_id] = container
         try:
             if pid != os.getpid():
                 self._enter_cgroup(bundle.spec, pid)
             with self.timeline.measure("share files"):
-                for shared in translation.shared:
-                    vm.share.bind(shared.source, shared.name, readonly=shared.readonly)
+                share_files(vm.share, translation.shared, pid)
             with self.timeline.measure("create container"):
                 await container.create(translation, attachment)
         except BaseException:
             attachment.finish(None)
-            await self._forget(container, vm)
+            await asyncio.shield(asyncio.create_task(self._undo_create(container, vm)))
             raise
         self.timeline.write()
 
@@ -195,34 +220,57 @@ class Sandbox:
 
     async def start_container(self, container_id: str) -> None:
         with self.timeline.measure("start container"):
-            await self.find_container(container_id).start()
+            self._report(await self.find_container(container_id).start())
         self.timeline.write()
 
+    async def _undo_create(self, container: Container, vm: SandboxVm) -> None:
+        if len(self.containers) > 1 and self._stopped is None:  # else the VM goes, and the container with it
+            await container.discard()
+        await self._forget(container, vm)
+        self._report(await container.run_poststop())
+
+    def _report(self, failures: list[str]) -> None:
+        for failure in failures:
+            self._log.write("warning", failure)
+
     async def delete_container(self, container_id: str, *, force: bool) -> None:
-        """Delete a container; with the last one the sandbox goes."""
+        """Delete a container; with the last one the sandbox goes. A second call waits for the first.
+
+        It goes on when the caller is cancelled: half a deletion could not be told from a whole one.
+        """
         container = self.find_container(container_id)
+        if container.status == Status.CREATING:
+            raise StateError(f"container {container_id} is being created", hint="end its `create` first")
+        container.check_deletable(force=force)
+        deletion = self._deletions.get(container_id)
+        if deletion is None:
+            deletion = self._deletions[container_id] = asyncio.create_task(self._delete(container, force=force))
+            deletion.add_done_callback(lambda _: self._deletions.pop(container_id, None))
+        await asyncio.shield(deletion)
+
+    async def _delete(self, container: Container, *, force: bool) -> None:
         last = len(self.containers) == 1 and not self._reserved
-        if last and container.status in (Status.CREATED, Status.STOPPED):
-            container.lose(LOST_STATUS)
-        else:
+        if not last or container.status not in (Status.CREATED, Status.STOPPED):
             await container.delete(force=force)
-        await self._forget(container, None if last else self._vm)
-        await container.run_poststop()
-        if last:
-            await self.stop()
+        # A container that came meanwhile needs the VM, and the share clean.
+        await self._forget(container, self._vm)
+        self._report(await container.run_poststop())
+        await self._stop_unused()
 
     async def _forget(self, container: Container, vm: SandboxVm | None) -> None:
         """Drop what the host holds for one container. Without a VM, the sandbox's end releases the share."""
         self.containers.pop(container.id, None)
-        container.lose(LOST_STATUS)
+        container.forget(LOST_STATUS)
         path = _find_cgroup(container.bundle.spec)
         if path and container.record.pid != os.getpid():
             leave_cgroup(path, container.record.pid)  # it may be the very command that waits for the removal
         if vm is not None:
-            container.unshare(vm.share)
+            try:
+                container.unshare(vm.share)
+            except KataError as error:
+                self._log.write("error", f"the files of container {container.id} stay shared", error=str(error))
             if path and path != self._cgroup:
                 await _remove_cgroup(path)
-        store.remove_container(self._root, container.id)
 
     async def stop(self) -> None:
         """End the VM and release everything, also when the caller is cancelled. May be called again."""
@@ -232,21 +280,32 @@ class Sandbox:
 
     async def _stop(self) -> None:
         self._move(SandboxState.STOPPING)
+        try:
+            await self._end_vm()
+        except Exception as error:  # noqa: BLE001 - whatever it was, the rest must be released and the daemon must end
+            self._log.write("error", "the VM could not be released", error=repr(error))
+        if self._cgroup:
+            leave_cgroup(self._cgroup, os.getpid())
+        # In a thread: a cgroup goes only when the last of its processes has, and containers' answers must not wait.
+        failures = await asyncio.to_thread(release_resources, self.directory)
+        for failure in failures:
+            self._log.write("error", failure)
+        self.is_released = not failures
+        self._move(SandboxState.STOPPED)
+        self.gone.set()
+
+    async def _end_vm(self) -> None:
         for task in self._followers:
             task.cancel()
         if self._started is not None:
             self._started.cancel()
             await asyncio.wait({self._started})
+            if not self._started.cancelled():
+                self._started.exception()  # whoever waits for the start hears of it; nobody has to
         for container in list(self.containers.values()):
             await self._forget(container, None)
         if self._vm is not None:
             await self._vm.stop()
-        if self._cgroup:
-            leave_cgroup(self._cgroup, os.getpid())
-        for failure in release_resources(self.directory):
-            self._log.write("error", failure)
-        self._move(SandboxState.STOPPED)
-        self.gone.set()
 
     def is_used(self) -> bool:
         """Say whether there is a container, or one on its way."""
@@ -262,6 +321,27 @@ class Sandbox:
 def _leave_word_of_oom(container: Container) -> None:
     """Write the file that conmon and CRI-O look for."""
     os.close(os.open(f"{container.bundle.path}/oom", os.O_CREAT | os.O_CLOEXEC, 0o644))
+
+
+def share_files(share: Share, wanted: Sequence[Shared], pid: int) -> None:
+    """Put host files into the share, as process `pid` sees them: it came when the engine had mounted everything.
+
+    Raise NotFoundError that names the one that is missing.
+    """
+    namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        trees = clone_trees_of(namespace, [shared.source for shared in wanted])
+    finally:
+        os.close(namespace)
+    try:
+        for shared, tree in zip(wanted, trees, strict=True):
+            if isinstance(tree, OSError):
+                raise NotFoundError(f"{shared.source} cannot be shared with the guest: {tree.strerror}") from tree
+            share.attach(tree, shared.name, readonly=shared.readonly)
+    finally:
+        for tree in trees:
+            if isinstance(tree, int):
+                os.close(tree)
 
 
 def _find_cgroup(spec: dict[str, Any]) -> str:
@@ -283,8 +363,9 @@ def _find_shm_size(spec: dict[str, Any]) -> int:
             continue
         for option in mount.get("options") or []:
             key, _, value = option.partition("=")
-            if key == "size" and value.removesuffix("k").isdigit():
-                return int(value.removesuffix("k")) * (1024 if value.endswith("k") else 1)
+            number, unit = (value[:-1], value[-1].lower()) if value[-1:].lower() in _UNITS else (value, "")
+            if key == "size" and number.isdecimal():
+                return int(number) << _UNITS.get(unit, 0)
         if mount.get("source") and os.path.ismount(mount["source"]):
             status = os.statvfs(mount["source"])
             return status.f_blocks * status.f_frsize

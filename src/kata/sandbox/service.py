@@ -14,6 +14,7 @@ from kata.sandbox.calls import list_services
 from kata.sandbox.sandbox import Sandbox
 from kata.sys.namespace import enter_private_mount_namespace
 from kata.sys.tree import remove_tree
+from kata.transport.readiness import wait_readable
 from kata.transport.ttrpc import ServerConnection
 
 _FIRST_CONTAINER_TIMEOUT = 120.0
@@ -29,15 +30,17 @@ def serve(*, root: str, sandbox: str, bundle: str, service_fd: int, init_fd: int
     lock = store.lock_sandbox(directory)
     try:
         enter_private_mount_namespace()
-        asyncio.run(_run(root, sandbox, bundle, service_fd, init_fd, config))
+        # Otherwise the ledger in the directory is what `gc` releases the rest by.
+        if asyncio.run(_run(root, sandbox, bundle, service_fd, init_fd, config)):
+            with suppress(OSError):
+                remove_tree(directory)
     finally:
-        with suppress(OSError):
-            remove_tree(directory)
         os.close(lock)
     return 0
 
 
-async def _run(root: str, sandbox_id: str, bundle: str, service_fd: int, init_fd: int, config: str | None) -> None:
+async def _run(root: str, sandbox_id: str, bundle: str, service_fd: int, init_fd: int, config: str | None) -> bool:
+    """Serve until the sandbox is gone; say whether nothing of it is left."""
     loop = asyncio.get_running_loop()
     log = Log(sandbox_id, "sandbox")
     attachments = AttachServer(socket.socket(fileno=init_fd))
@@ -51,6 +54,7 @@ async def _run(root: str, sandbox_id: str, bundle: str, service_fd: int, init_fd
         log.write("error", f"{call.method} failed", error=repr(error))
 
     def welcome() -> ServerConnection:
+        connections.difference_update([known for known in connections if known.closed.is_set()])
         connection = ServerConnection(services, log_error)
         connections.add(connection)
         return connection
@@ -59,19 +63,33 @@ async def _run(root: str, sandbox_id: str, bundle: str, service_fd: int, init_fd
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: stopping.append(asyncio.create_task(sandbox.stop())))
     server = await loop.create_unix_server(welcome, sock=socket.socket(fileno=service_fd))
-    watch = asyncio.create_task(_end_unused(sandbox))
+    watch = asyncio.create_task(_end_unused(sandbox, os.getppid()))
     await sandbox.gone.wait()
     server.close()
     watch.cancel()
     accepting.cancel()
     with suppress(TimeoutError):  # answers on their way go out before the daemon does
         async with asyncio.timeout(_FAREWELL_TIMEOUT):
-            for connection in connections:
-                await connection.closed.wait()
+            for connection in list(connections):
+                await connection.finish()
+    return sandbox.is_released
 
 
-async def _end_unused(sandbox: Sandbox) -> None:
-    """End a sandbox that nobody came to use: the engine died between starting the daemon and its first call."""
-    await asyncio.sleep(_FIRST_CONTAINER_TIMEOUT)
+async def _end_unused(sandbox: Sandbox, creator: int) -> None:
+    """End a sandbox that nobody came to use: the command that started the daemon died before its first call."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_FIRST_CONTAINER_TIMEOUT):
+            await _wait_for_end(creator)
     if not sandbox.is_used():
         await sandbox.stop()
+
+
+async def _wait_for_end(pid: int) -> None:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        await wait_readable(descriptor)
+    finally:
+        os.close(descriptor)

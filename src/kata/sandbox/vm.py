@@ -25,6 +25,7 @@ from kata.storage.virtiofsd import Virtiofsd, find_virtiofsd, start_virtiofsd
 SHARE_TAG = "kataShared"
 _VMM_TIMEOUT = 30.0
 _STOP_TIMEOUT = 2.0
+_LAST_WORDS_TIMEOUT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,9 @@ class SandboxVm:
         unshared = asyncio.create_task(self.virtiofsd.wait())
         try:
             await asyncio.wait({exited, unshared}, return_when=asyncio.FIRST_COMPLETED)
+            if not exited.done():
+                # virtiofsd follows its VM, and may be seen to end first; the VM then says what happened.
+                await asyncio.wait({exited}, timeout=_LAST_WORDS_TIMEOUT)
         finally:
             exited.cancel()
             unshared.cancel()
@@ -131,7 +135,8 @@ def _probe_host(site: Site) -> Host:
     if hypervisor.acceleration.warning:
         site.log.write("warning", hypervisor.acceleration.warning)
     channel = choose_guest_channel(hypervisor.find_capabilities(), config.guest_channel)
-    return Host(hypervisor, find_artifacts(config), channel)
+    emulated = hypervisor.acceleration.accelerator == "tcg"
+    return Host(hypervisor, find_artifacts(config, unpacked=emulated), channel)
 
 
 def _start_virtiofsd(site: Site, share: Share) -> Virtiofsd:
@@ -170,7 +175,7 @@ def list_kernel_parameters(config: Configuration, artifacts: Artifacts, server: 
     Source: Documentation/admin-guide/kernel-parameters.txt; `agent.*` are the agent's.
     """
     parameters = ["console=ttyS0", "quiet", "panic=-1", "reboot=t", "no_timer_check", "random.trust_cpu=on"]
-    parameters += ["cgroup_no_v1=all", "pci=lastbus=0", "mitigations=auto"]
+    parameters += ["cgroup_no_v1=all", "pci=lastbus=0", "dummy.numdummies=0"]
     if artifacts.initrd:
         parameters.append("rdinit=/usr/sbin/kata-agent")
     else:
@@ -192,7 +197,10 @@ async def _reach_agent(site: Site, machine: Vm, line: Line) -> Guest:
     ending = asyncio.create_task(machine.wait_exit())
     try:
         await asyncio.wait({reaching, ending}, return_when=asyncio.FIRST_COMPLETED)
-        if not reaching.done():
+        if reaching.done() and isinstance(reaching.exception(), GuestError):
+            # A guest that dies hangs up first; how it died is what the operator needs to know.
+            await asyncio.wait({ending}, timeout=_LAST_WORDS_TIMEOUT)
+        if ending.done():
             raise GuestError(ending.result().reason)
         return reaching.result()
     finally:

@@ -24,6 +24,7 @@ _CHUNK = 1 << 20
 _PATH = os.O_PATH | os.O_DIRECTORY
 _LONGEST_NAME = 255
 _DEEPEST = 256
+_MOST_LINKS = 40
 
 
 def unpack_layer(stream: IO[bytes], root: int) -> None:
@@ -115,19 +116,25 @@ class _Layer:
         self._parent = path, self._open_directory(path)
         return self._parent[1]
 
-    def _open_directory(self, path: str) -> int:
+    def _open_directory(self, path: str, links: int = 0) -> int:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             return open_in_root(self._root, path or ".", _PATH)
-        parts = path.split("/")
-        above = self._open_directory("/".join(parts[:-1]))
+        folder, _, name = path.rpartition("/")
+        above = self._open_directory(folder, links)
         try:
-            with contextlib.suppress(FileNotFoundError):
-                if not stat.S_ISDIR(os.stat(parts[-1], dir_fd=above, follow_symlinks=False).st_mode):
-                    _remove(above, parts[-1])
-            os.mkdir(parts[-1], 0o755, dir_fd=above)
+            target = _read_link(above, name)
+            if target is None:
+                _remove(above, name)
+                os.mkdir(name, 0o755, dir_fd=above)
         finally:
             os.close(above)
-        return open_in_root(self._root, path, _PATH)
+        if target is None:
+            return open_in_root(self._root, path, _PATH)
+        if links >= _MOST_LINKS:
+            raise ProtocolError(f"a layer's directory {path!r} is behind too many links")
+        # A link to what is not there yet: the directory is made where it leads.
+        place = os.path.normpath(os.path.join("/", folder, target))
+        return self._open_directory(place.lstrip("/"), links + 1)
 
     def _empty(self, parent: int, folder: str) -> None:
         for name in os.listdir(f"/proc/self/fd/{parent}"):
@@ -230,6 +237,14 @@ def _make_node(member: tarfile.TarInfo, parent: int, name: str) -> None:
         os.mknod(name, kind | 0o600, os.makedev(member.devmajor, member.devminor), dir_fd=parent)
     else:
         raise UnsupportedError(f"a layer's member {member.name!r} is of an unknown type {member.type!r}")
+
+
+def _read_link(parent: int, name: str) -> str | None:
+    """Return where a symbolic link leads; None for anything else and for nothing."""
+    try:
+        return os.readlink(name, dir_fd=parent)
+    except OSError:
+        return None
 
 
 def _remove(parent: int, name: str) -> None:

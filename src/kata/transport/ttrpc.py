@@ -159,6 +159,14 @@ class ServerConnection(asyncio.Protocol):
         self.closed.set()
         self._cancel_calls()
 
+    async def finish(self) -> None:
+        """Let the calls under way be answered, and close when the answers are out."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._transport is not None:
+            self._transport.close()
+            await self.closed.wait()
+
     def _cancel_calls(self) -> None:
         """Nobody waits for these answers: the client is gone."""
         for task in self._tasks:

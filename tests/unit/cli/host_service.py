@@ -103,9 +103,9 @@ class HostService:
 
     async def create_container(self, request: wire.CreateContainerRequest) -> Empty:
         attachment = await self.attachments.take(request.container_id, "", timeout=10)
-        spec = json.loads(Path(f"{request.bundle}/config.json").read_text())  # noqa: ASYNC240 - a test's service may block
+        spec = json.loads(Path(f"{request.bundle}/config.json").read_text())
         if "hang" in spec.get("annotations", {}):
-            Path(f"{request.bundle}/seen").touch()  # noqa: ASYNC240 - a test's service may block
+            Path(f"{request.bundle}/seen").touch()
             await asyncio.Event().wait()
         if "refuse" in spec.get("annotations", {}):
             attachment.finish(None)
@@ -213,17 +213,17 @@ async def run_service(root: str, sandbox: str, service_fd: int, init_fd: int) ->
     service = HostService(root, sandbox, attachments)
     loop.add_signal_handler(signal.SIGTERM, service.gone.set)
     methods: dict[str, Any] = {
-        "CreateContainer": Method(wire.CreateContainerRequest, service.create_container),  # type: ignore[arg-type]
-        "StartContainer": Method(wire.ContainerRequest, service.start_container),  # type: ignore[arg-type]
-        "DeleteContainer": Method(wire.DeleteContainerRequest, service.delete_container),  # type: ignore[arg-type]
-        "SignalProcess": Method(wire.SignalProcessRequest, service.signal_process),  # type: ignore[arg-type]
-        "ExecProcess": Method(wire.ExecProcessRequest, service.exec_process),  # type: ignore[arg-type]
-        "PauseContainer": Method(wire.ContainerRequest, service.pause_container),  # type: ignore[arg-type]
-        "ResumeContainer": Method(wire.ContainerRequest, service.resume_container),  # type: ignore[arg-type]
-        "UpdateContainer": Method(wire.UpdateContainerRequest, service.update_container),  # type: ignore[arg-type]
-        "StateContainer": Method(wire.ContainerRequest, service.describe_container),  # type: ignore[arg-type]
-        "StatsContainer": Method(wire.ContainerRequest, service.stat_container),  # type: ignore[arg-type]
-        "ListProcesses": Method(wire.ContainerRequest, service.list_processes),  # type: ignore[arg-type]
+        "CreateContainer": Method(wire.CreateContainerRequest, service.create_container),
+        "StartContainer": Method(wire.ContainerRequest, service.start_container),
+        "DeleteContainer": Method(wire.DeleteContainerRequest, service.delete_container),
+        "SignalProcess": Method(wire.SignalProcessRequest, service.signal_process),
+        "ExecProcess": Method(wire.ExecProcessRequest, service.exec_process),
+        "PauseContainer": Method(wire.ContainerRequest, service.pause_container),
+        "ResumeContainer": Method(wire.ContainerRequest, service.resume_container),
+        "UpdateContainer": Method(wire.UpdateContainerRequest, service.update_container),
+        "StateContainer": Method(wire.ContainerRequest, service.describe_container),
+        "StatsContainer": Method(wire.ContainerRequest, service.stat_container),
+        "ListProcesses": Method(wire.ContainerRequest, service.list_processes),
     }
     connections: list[ServerConnection] = []
 

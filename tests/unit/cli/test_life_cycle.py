@@ -182,7 +182,7 @@ def test_ps_events_and_update_reach_the_service(runtime: Runtime) -> None:
         "memory": {"limit": 64 << 20},
         "cpu": {"quota": 5000, "cpus": "0-1"},
     }
-    runtime.succeed("update", "-r", "-", "c1", input='{"pids": {"limit": 9}}')
+    runtime.succeed("update", "-r", "-", "c1", given='{"pids": {"limit": 9}}')
     assert runtime.read_seen(bundle)[-1]["update"] == {"pids": {"limit": 9}}
 
 

@@ -98,7 +98,7 @@ def test_a_new_directory_whose_daemon_took_the_lock_once_is_not_being_made(tmp_p
 def test_the_state_document_has_what_the_specification_requires(status: Status) -> None:
     document = store.describe_state(_RECORD, status)
     assert document["ociVersion"].startswith("1.")
-    assert (document["id"], document["bundle"]) == ("c1", "/b")
+    assert (document["id"], document["bundle"]) == ("c1", "/bundle")
     assert document["status"] == status
     assert document["annotations"] == {"k": "v"}
     assert document["pid"] == (0 if status == Status.STOPPED else 42)

@@ -32,6 +32,14 @@ SECCOMP = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 # Turning off what costs start-up time or attack surface and is in no container's way.
 _MACHINE_OFF = ("hpet", "sata", "smbus", "usb", "graphics", "vmport", "dump-guest-core")
 
+# Five-level page tables make every walk of the emulated TLB longer.
+_TCG_CPU = "max,la57=off"
+
+# The emulated TSC is the host's, so the clock that the kernel would watch it by is the worse one: a busy host loses
+# timer interrupts, and a guest that then trusts jiffies runs slow. Mitigations are translated like other code into
+# something else, which protects from nothing.
+_TCG_PARAMETERS = ("tsc=reliable", "mitigations=off")
+
 
 class Machine(NamedTuple):
     """What depends on the host, not on the VM. `tb_size` is TCG's cache of translated code, in MiB."""
@@ -128,8 +136,7 @@ def _describe_machine(spec: VmSpec, machine: Machine) -> Iterator[str]:
         yield from ("-global", "kvm-pit.lost_tick_policy=discard")
     else:
         yield format_option("tcg", {"thread": "multi", "tb-size": machine.tb_size})
-        # Five-level page tables make every walk of the emulated TLB longer.
-        yield from ("-cpu", machine.cpu or "max,la57=off")
+        yield from ("-cpu", machine.cpu or _TCG_CPU)
     yield from ("-smp", format_option(str(spec.vcpus), {"maxcpus": spec.max_vcpus or None}))
     maximum = f"{spec.max_memory_mib}M" if spec.max_memory_mib > spec.memory_mib else None
     yield from ("-m", format_option("", {"size": f"{spec.memory_mib}M", "slots": maximum and 4, "maxmem": maximum}))
@@ -147,7 +154,9 @@ def _describe_boot(spec: VmSpec, machine: Machine, descriptors: Descriptors) -> 
     yield from ("-kernel", f"/proc/self/fd/{descriptors.kernel}")
     if descriptors.initrd is not None:
         yield from ("-initrd", f"/proc/self/fd/{descriptors.initrd}")
-    yield from ("-append", " ".join(spec.kernel_parameters))
+    # First, so that what an operator asks for is the last word.
+    own = _TCG_PARAMETERS if machine.accelerator == "tcg" else ()
+    yield from ("-append", " ".join((*own, *spec.kernel_parameters)))
 
 
 def _describe_wires(descriptors: Descriptors) -> Iterator[str]:

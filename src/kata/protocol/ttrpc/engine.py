@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import namedtuple
 
 from kata.errors import Code, KataError, ProtocolError
-from kata.protocol.ttrpc.frame import MAX_PAYLOAD, Frame, FrameDecoder, Kind
+from kata.protocol.protobuf import encode_bytes_head
+from kata.protocol.ttrpc.frame import MAX_PAYLOAD, Frame, FrameDecoder, Kind, encode_frame
 from kata.protocol.ttrpc.messages import Request, Response, Status
 
 TYPE_CHECKING = False  # typing.NamedTuple would cost each command of each pod 5 ms
@@ -95,10 +96,12 @@ class ServerEngine:
 
     @staticmethod
     def respond(stream: int, payload: bytes) -> bytes:
-        body = Response(payload=payload).encode()
-        if len(body) > MAX_PAYLOAD:
-            return ServerEngine.refuse(stream, Code.RESOURCE_EXHAUSTED, f"response of {len(body)} bytes is too large")
-        return Frame(stream, Kind.RESPONSE, 0, body).encode()
+        # The payload may be a megabyte of output, so the envelope is put round it without encoding it again.
+        head = encode_bytes_head(Response, "payload", len(payload)) if payload else b""
+        size = len(head) + len(payload)
+        if size > MAX_PAYLOAD:
+            return ServerEngine.refuse(stream, Code.RESOURCE_EXHAUSTED, f"response of {size} bytes is too large")
+        return encode_frame(stream, Kind.RESPONSE, head, payload)
 
     @staticmethod
     def refuse(stream: int, code: int, message: str) -> bytes:

@@ -32,6 +32,11 @@ class Frame(namedtuple("Frame", ("stream", "kind", "flags", "payload"))):  # noq
         return _HEADER.pack(len(self.payload), self.stream, self.kind, self.flags) + self.payload
 
 
+def encode_frame(stream: int, kind: int, *parts: bytes) -> bytes:
+    """Return the wire form of a frame without flags whose payload is in parts, copying each of them once."""
+    return b"".join((_HEADER.pack(sum(map(len, parts)), stream, kind, 0), *parts))
+
+
 class FrameDecoder:
     """Cuts a byte stream into frames and keeps the unfinished tail for the next call."""
 
@@ -53,7 +58,8 @@ class FrameDecoder:
             end = at + _HEADER.size + length
             if len(tail) < end:
                 break
-            frames.append(Frame(stream, kind, flags, bytes(tail[at + _HEADER.size : end])))
+            with memoryview(tail) as view:  # a slice of a bytearray would be one more copy
+                frames.append(Frame(stream, kind, flags, bytes(view[at + _HEADER.size : end])))
             at = end
         del tail[:at]
         return frames
