@@ -318,11 +318,6 @@ class Sandbox:
         return self._vm
 
 
-def _leave_word_of_oom(container: Container) -> None:
-    """Write the file that conmon and CRI-O look for."""
-    os.close(os.open(f"{container.bundle.path}/oom", os.O_CREAT | os.O_CLOEXEC, 0o644))
-
-
 def share_files(share: Share, wanted: Sequence[Shared], pid: int) -> None:
     """Put host files into the share, as process `pid` sees them: it came when the engine had mounted everything.
 
@@ -342,6 +337,11 @@ def share_files(share: Share, wanted: Sequence[Shared], pid: int) -> None:
         for tree in trees:
             if isinstance(tree, int):
                 os.close(tree)
+
+
+def _leave_word_of_oom(container: Container) -> None:
+    """Write the file that conmon and CRI-O look for."""
+    os.close(os.open(f"{container.bundle.path}/oom", os.O_CREAT | os.O_CLOEXEC, 0o644))
 
 
 def _find_cgroup(spec: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ SHARE_TAG = "kataShared"
 _VMM_TIMEOUT = 30.0
 _STOP_TIMEOUT = 2.0
 _LAST_WORDS_TIMEOUT = 1.0
+"""Seconds that a VMM whose connections broke is given to be dead: why it ended says more than a closed socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +44,23 @@ class SandboxVm:
         return (self.machine.pid, self.virtiofsd.pid)
 
     async def wait_end(self) -> str:
-        """Wait until the VM has ended, or has to because its share is gone, and say why."""
+        """Wait until the VM has ended, or has to because its share or its agent is lost, and say why."""
         exited = asyncio.create_task(self.machine.wait_exit())
         unshared = asyncio.create_task(self.virtiofsd.wait())
+        lost = asyncio.create_task(self.guest.client.lost.wait())
         try:
-            await asyncio.wait({exited, unshared}, return_when=asyncio.FIRST_COMPLETED)
-            if not exited.done():
-                # virtiofsd follows its VM, and may be seen to end first; the VM then says what happened.
-                await asyncio.wait({exited}, timeout=_LAST_WORDS_TIMEOUT)
+            await asyncio.wait({exited, unshared, lost}, return_when=asyncio.FIRST_COMPLETED)
+            # virtiofsd and the agent's line end with their VM, and may be seen to end first; it says what happened.
+            await asyncio.wait({exited}, timeout=_LAST_WORDS_TIMEOUT)
         finally:
-            exited.cancel()
-            unshared.cancel()
-        reason = f"virtiofsd {unshared.result().describe()}" if not exited.done() else exited.result().reason
+            for task in (exited, unshared, lost):
+                task.cancel()
+        if exited.done():
+            reason = exited.result().reason
+        elif unshared.done():
+            reason = f"virtiofsd {unshared.result().describe()}"
+        else:
+            reason = self.guest.client.describe_loss().message
         await self.machine.stop(timeout=0)
         return reason
 

@@ -58,10 +58,11 @@ class Client(asyncio.Protocol):
         self.lost.set()
         for waiting in self._waiting.values():
             if not waiting.done():
-                waiting.set_exception(self._describe_loss())
+                waiting.set_exception(self.describe_loss())
         self._waiting.clear()
 
-    def _describe_loss(self) -> KataError:
+    def describe_loss(self) -> KataError:
+        """Return why the connection is of no further use."""
         if isinstance(self._reason, ProtocolError):
             return self._reason
         why = f": {self._reason}" if self._reason else ""
@@ -75,7 +76,7 @@ class Client(asyncio.Protocol):
         Raise GuestError with the peer's status, DeadlineError, or ProtocolError.
         """
         if self._transport is None or self.lost.is_set():
-            raise self._describe_loss()
+            raise self.describe_loss()
         stream, data = self._engine.request(service, method, request.encode(), timeout)
         waiting = asyncio.get_running_loop().create_future()
         self._waiting[stream] = waiting

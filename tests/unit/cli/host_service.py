@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kata.errors import NotFoundError, StateError
+from kata.errors import HostError, NotFoundError, StateError
 from kata.protocol.messages import sandbox as wire
 from kata.protocol.messages.types import Empty
 from kata.protocol.protobuf import Message
@@ -231,7 +231,7 @@ async def run_service(root: str, sandbox: str, service_fd: int, init_fd: int) ->
         connections.append(ServerConnection({wire.SERVICE: methods}))
         return connections[-1]
 
-    server = await loop.create_unix_server(welcome, sock=socket.socket(fileno=service_fd))
+    server = await loop.create_server(welcome, sock=socket.socket(fileno=service_fd))
     await service.gone.wait()
     server.close()
     accepting.cancel()
@@ -243,6 +243,8 @@ async def run_service(root: str, sandbox: str, service_fd: int, init_fd: int) ->
 def serve(*, root: str, sandbox: str, bundle: str, service_fd: int, init_fd: int, config: str | None) -> int:
     directory = store.find_sandbox_dir(root, sandbox)
     store.lock_sandbox(directory)
+    if (Path(bundle) / "refused").exists():
+        raise HostError("this host serves nobody")
     try:
         asyncio.run(run_service(root, sandbox, service_fd, init_fd))
     finally:

@@ -1,0 +1,158 @@
+"""How a VM ends, with a process in QEMU's place: what is tested is who says why, and what is left."""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+
+import pytest
+
+from kata.config.model import Configuration
+from kata.errors import GuestError
+from kata.hypervisor.channel import AGENT_PORT
+from kata.hypervisor.qemu.vm import QemuVm
+from kata.hypervisor.spec import VmSpec
+from kata.observe.log import Log
+from kata.observe.timeline import Timeline
+from kata.sandbox import store
+from kata.sandbox.attach import Attachment, AttachServer
+from kata.sandbox.container import Container, name_moment, read_bundle
+from kata.sandbox.line import Line, find_port_socket
+from kata.sandbox.process import LOST_STATUS
+from kata.sandbox.sandbox import Sandbox
+from kata.sandbox.states import Status
+from kata.sandbox.stdio import Stdio
+from kata.sandbox.translation import translate_spec
+from kata.sandbox.vm import SandboxVm, Site, _reach_agent
+from kata.storage.share import Share
+from kata.storage.virtiofsd import Virtiofsd
+from kata.sys.process import is_alive
+from kata.transport.boundedlog import BoundedLog
+from kata.transport.child import start_child
+from kata.transport.qmp import QmpSession
+from peer import Peer, open_guest
+
+_DIES_WHEN_CALLED = """
+import os, socket, sys
+listener = socket.socket(fileno=int(sys.argv[1]))
+connection, _ = listener.accept()
+connection.recv(1)
+connection.close()
+os.execvp("sh", ["sh", "-c", "echo out of memory >&2; exit 3"])
+"""
+_GARBAGE = b"\xff" * 64
+
+
+def _start_machine(directory: Path, argv: list[str], *descriptors: int) -> QemuVm:
+    """Own a process as a QEMU is owned. Its end of the QMP socket closes when it ends."""
+    control, theirs = socket.socketpair()
+    console, their_console = socket.socketpair()
+    with theirs, their_console:
+        child = start_child("QEMU", argv, descriptors=(theirs.fileno(), *descriptors))
+    log = BoundedLog(str(directory / "console.log"))
+    undo = ExitStack()
+    undo.callback(log.close)
+    undo.callback(console.close)
+    spec = VmSpec(id="s", directory=str(directory), kernel="", vcpus=1, memory_mib=128)
+    return QemuVm(spec, child, QmpSession(control), console, log, undo)
+
+
+@pytest.fixture
+async def vm(tmp_path: Path, peer: Peer) -> AsyncIterator[SandboxVm]:
+    async with AsyncExitStack() as owned:
+        machine = _start_machine(tmp_path, ["sleep", "60"])
+        owned.push_async_callback(machine.stop, timeout=0)
+        connection, theirs = socket.socketpair()
+        theirs.close()
+        log = BoundedLog(str(tmp_path / "virtiofsd.log"))
+        virtiofsd = Virtiofsd(start_child("virtiofsd", ["sleep", "60"]), connection, log)
+        owned.push_async_callback(virtiofsd.stop)
+        guest = await open_guest(str(tmp_path / "agent.sock"))
+        owned.callback(guest.client.close)
+        await guest.start_container("any")  # its answer says that the peer has the connection
+        yield SandboxVm(guest, Share(str(tmp_path), "s"), machine, virtiofsd, owned)
+
+
+@pytest.fixture
+async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
+    peer = Peer()
+    server = await peer.serve(str(tmp_path / "agent.sock"))
+    yield peer
+    server.close()
+
+
+def _hang_up(peer: Peer) -> None:
+    [connection] = peer.connections
+    assert connection._transport is not None
+    connection._transport.close()
+
+
+def _talk_nonsense(peer: Peer) -> None:
+    [connection] = peer.connections
+    assert connection._transport is not None
+    connection._transport.write(_GARBAGE)
+
+
+async def test_a_vmm_that_dies_while_its_agent_is_awaited_says_why(tmp_path: Path) -> None:
+    site = Site("s", str(tmp_path), str(tmp_path), Configuration(), Timeline(f"{tmp_path}/t"), Log("s", "test"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(find_port_socket(str(tmp_path), AGENT_PORT))
+        listener.listen()
+        argv = [sys.executable, "-ISc", _DIES_WHEN_CALLED, str(listener.fileno())]
+        machine = _start_machine(tmp_path, argv, listener.fileno())
+    try:
+        with pytest.raises(GuestError, match="QEMU exited with status 3: out of memory"):
+            await _reach_agent(site, machine, Line("vport://1024", (), str(tmp_path)))
+    finally:
+        await machine.stop(timeout=0)
+
+
+@pytest.mark.parametrize(
+    ("break_line", "reason"),
+    [(_hang_up, "the agent closed the connection"), (_talk_nonsense, "frame")],
+    ids=["lost", "corrupt"],
+)
+async def test_a_vm_whose_agent_is_lost_is_ended(
+    peer: Peer, vm: SandboxVm, break_line: Callable[[Peer], None], reason: str
+) -> None:
+    ending = asyncio.create_task(vm.wait_end())
+    break_line(peer)
+    async with asyncio.timeout(10):
+        assert reason in await ending
+    assert not is_alive(vm.machine.pid, vm.machine.start_ticks)
+
+
+async def test_a_vmm_that_is_killed_is_named_before_what_its_death_broke(peer: Peer, vm: SandboxVm) -> None:
+    ending = asyncio.create_task(vm.wait_end())
+    vm.guest.client.close()
+    await vm.guest.client.lost.wait()
+    await vm.machine.stop(timeout=0)
+    async with asyncio.timeout(10):
+        assert await ending == "QEMU was killed by signal 9"
+
+
+async def test_the_processes_of_a_sandbox_whose_agent_is_lost_end_as_lost_and_the_log_says_why(
+    tmp_path: Path, peer: Peer, vm: SandboxVm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rootfs").mkdir()
+    (tmp_path / "config.json").write_text(json.dumps({"root": {"path": "rootfs"}, "process": {"args": ["sh"]}}))
+    bundle = read_bundle(str(tmp_path))
+    record = store.ContainerRecord("c", "s", bundle.path, os.getpid(), Status.CREATING, name_moment())
+    container = Container(str(tmp_path), vm.guest, bundle, record, ())
+    stand_in, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    attachment = Attachment(ours, Stdio(*(os.open("/dev/null", os.O_RDWR) for _ in range(3))), 1, terminal=False)
+    await container.create(translate_spec(bundle.spec, "c", bundle.path), attachment)
+    with stand_in, socket.socket(socket.AF_UNIX) as unused:
+        sandbox = Sandbox(str(tmp_path), "s", AttachServer(unused), Log("s", "sandbox"))
+        sandbox.containers["c"] = container
+        watching = asyncio.create_task(sandbox._watch_vm(vm))
+        _talk_nonsense(peer)
+        async with asyncio.timeout(10):
+            await watching
+            assert await container.find_process("").exited == LOST_STATUS
+        container.forget(LOST_STATUS)
+    assert "the VM ended" in capsys.readouterr().err
