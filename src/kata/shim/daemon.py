@@ -74,8 +74,8 @@ async def _run(sandbox: str, namespace: str, log: Log) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(_FAREWELL_TIMEOUT):
             await publisher.drain()
-            for connection in connections:
-                await connection.closed.wait()
+            for connection in list(connections):
+                await connection.finish()
     for task in tasks:
         task.cancel()
     publisher.close()

@@ -20,35 +20,37 @@ class LateInput(Endpoint):
     """
 
     def __init__(self, path: str) -> None:
+        # The base's state is that of a descriptor, and there is none yet.
         self._path = path
         self._opened = asyncio.Event()
-        self._held: list[int] = []
+        self._reader: Endpoint | None = None
+        self._writer: int | None = None
         self._ending = False
-        self._socket = None
 
     def open(self) -> None:
         """Open the FIFO on both sides: a client that leaves does not end the input. Raise HostError."""
-        self._descriptor = _open(self._path, os.O_RDONLY)
-        self._held.append(self._descriptor)
-        if stat.S_ISFIFO(os.fstat(self._descriptor).st_mode) and not self._ending:
-            self._held.append(_open(self._path, os.O_WRONLY))
+        descriptor = _open(self._path, os.O_RDONLY)
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode) and not self._ending:
+            self._writer = _open(self._path, os.O_WRONLY)
+        self._reader = Endpoint(descriptor, writing=False)
         self._opened.set()
 
     def end(self) -> None:
         """Let the input end when what was written is read and no client is left."""
         self._ending = True
-        for descriptor in self._held[1:]:
-            os.close(descriptor)
-        del self._held[1:]
+        if self._writer is not None:
+            os.close(self._writer)
+            self._writer = None
 
     async def read(self) -> bytes:
         await self._opened.wait()
-        return await super().read()
+        assert self._reader is not None
+        return await self._reader.read()
 
     def close(self) -> None:
-        for descriptor in self._held:
-            os.close(descriptor)
-        self._held.clear()
+        self.end()
+        if self._reader is not None:
+            self._reader.close()
 
 
 class FifoAttachment:

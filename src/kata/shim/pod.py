@@ -61,8 +61,9 @@ class Pod:
         try:
             await sandbox.gone.wait()
         finally:
-            with suppress(OSError):
-                remove_tree(directory)
+            if sandbox.is_released:  # otherwise the ledger in it is what `delete` and `gc` release the rest by
+                with suppress(OSError):
+                    remove_tree(directory)
             os.close(lock)
 
     async def close(self) -> None:
