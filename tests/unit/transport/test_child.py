@@ -100,8 +100,12 @@ async def test_a_process_is_known_by_its_start_time_too() -> None:
 
 
 def test_a_child_dies_with_its_parent() -> None:
-    script = "import subprocess; p = subprocess.Popen(['setpriv', '--pdeathsig', 'KILL', 'sleep', '60']); print(p.pid)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    argv = ["setpriv", "--pdeathsig", "KILL", "sh", "-c", "echo up; exec sleep 60 >/dev/null"]
+    script = (
+        f"import subprocess; p = subprocess.Popen({argv}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL); "
+        "p.stdout.readline(); print(p.pid)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
     pid = int(done.stdout)
     try:
         descriptor = os.pidfd_open(pid)
