@@ -12,6 +12,7 @@ from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.protocol.messages import agent as wire
 from kata.resources.cgroup import create_cgroup, drop_cgroup, join_cgroup, leave_cgroup
+from kata.resources.host import measure_host
 from kata.resources.size import size_vm
 from kata.sandbox import store
 from kata.sandbox.attach import AttachServer
@@ -72,7 +73,7 @@ class Sandbox:
     async def _start(self, bundle: str, config: str | None) -> SandboxVm:
         self._config = load_configuration(config)
         first = read_bundle(bundle)
-        size = size_vm(first.spec, self._config.hypervisor)
+        size = size_vm(first.spec, self._config.hypervisor, measure_host())
         with self.timeline.measure("host cgroup"):
             self._cgroup = _find_cgroup(first.spec)
             self._enter_cgroup(first.spec, os.getpid())
@@ -177,7 +178,8 @@ class Sandbox:
             attachment.finish(None)
             await asyncio.shield(asyncio.create_task(self._undo_create(container, vm)))
             raise
-        self.timeline.write()
+        finally:
+            self.timeline.write()
 
     def _enter_cgroup(self, spec: dict[str, Any], pid: int) -> None:
         """Put a process where the engine looks for a container's usage: the stand-in, or this daemon.
@@ -207,9 +209,12 @@ class Sandbox:
             raise
 
     async def start_container(self, container_id: str) -> None:
-        with self.timeline.measure("start container"):
-            self._report(await self.find_container(container_id).start())
-        self.timeline.write()
+        container = self.find_container(container_id)
+        try:
+            with self.timeline.measure("start container"):
+                self._report(await container.start())
+        finally:
+            self.timeline.write()
 
     async def _undo_create(self, container: Container, vm: SandboxVm) -> None:
         if len(self.containers) > 1 and self._stopped is None:  # else the VM goes, and the container with it
