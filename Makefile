@@ -59,7 +59,7 @@ test-unit: $(VENV)/complete
 	$(PYTEST) tests/unit
 
 test-guest: $(VENV)/complete
-	$(PYTEST) $(wildcard tests/guest tests/faults tests/podman)
+	$(PYTEST) $(wildcard tests/guest tests/faults tests/podman tests/containerd)
 
 check: lint test-unit ## lint, types, layers, unit tests: no VM
 
@@ -67,7 +67,7 @@ lint: $(VENV)/complete
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/lint-imports
+	PYTHONPATH=src $(VENV)/bin/lint-imports
 
 conformance: $(VENV)/complete ## run the OCI's runtime validation, write docs/conformance.md
 	tools/install-host-packages run conformance

@@ -18,7 +18,7 @@ from engine import Container, Engine, kill_process, make_privileged, wait_for_ch
 from watch import wait_for_file
 
 PROMPT = 3.0
-"""Seconds within which an engine has to know that a container is dead. Twice the time that is wanted on an idle host."""
+"""Seconds within which an engine has to know that a container is dead: twice the time wanted on an idle host."""
 HOST = ("serve", "qemu", "virtiofsd")
 PANIC = "sleep 0.01; echo c > /proc/sysrq-trigger"
 

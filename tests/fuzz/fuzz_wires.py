@@ -1,4 +1,4 @@
-"""Feed the decoders of the ttrpc wire with bytes that a hostile peer may send.
+"""Feed what reads bytes of the guest or of its VMM on the host: ttrpc, QMP, and what is shown of processes.
 
     python3 tests/fuzz/fuzz_wires.py [SECONDS]            plain random search, no more than the standard tools
     python3 tests/fuzz/fuzz_wires.py --atheris [libFuzzer flags]   guided by coverage, where `atheris` is installed
@@ -22,13 +22,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kata.errors import ProtocolError
-from kata.protocol.messages import agent, sandbox
+from kata.protocol.messages import agent, inspect, sandbox
 from kata.protocol.protobuf import Message
+from kata.protocol.qmp import QmpEngine
 from kata.protocol.ttrpc.engine import ClientEngine, ServerEngine
+from kata.sandbox.procview import format_stat, format_status
+from kata.sandbox.stats import describe_stats
 
 MESSAGES = [
     value
-    for module in (agent, sandbox)
+    for module in (agent, inspect, sandbox)
     for value in vars(module).values()
     if isinstance(value, type) and issubclass(value, Message)
 ]
@@ -51,7 +54,32 @@ def read_message(cls: type[Message], wire: bytes) -> None:
         assert cls.decode(read.encode()) == read
 
 
-TARGETS = (read_frames.hypothesis.fuzz_one_input, read_message.hypothesis.fuzz_one_input)  # type: ignore[attr-defined]
+@settings(deadline=None, database=None)
+@given(pieces=st.lists(st.binary(max_size=200), max_size=5))
+def read_control(pieces: list[bytes]) -> None:
+    engine = QmpEngine()
+    with contextlib.suppress(ProtocolError):
+        engine.receive(b'{"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}}, "capabilities": []}}\r\n')
+        engine.negotiate()
+        for piece in pieces:
+            engine.receive(piece)
+
+
+@settings(deadline=None, database=None)
+@given(wire=st.binary(max_size=600))
+def show_guest(wire: bytes) -> None:
+    with contextlib.suppress(ProtocolError):
+        describe_stats(agent.StatsContainerResponse.decode(wire))
+    with contextlib.suppress(ProtocolError):
+        for process in inspect.ListProcessesResponse.decode(wire).processes:
+            assert format_stat(process, 1).count("\n") == 1
+            assert "\x1b" not in format_status(process)
+
+
+TARGETS = tuple(
+    test.hypothesis.fuzz_one_input  # type: ignore[attr-defined]
+    for test in (read_frames, read_message, read_control, show_guest)
+)
 
 
 def run_one(data: bytes) -> None:

@@ -67,12 +67,14 @@ def test_a_container_without_a_handler_ends_of_a_signal(engine: Engine, pod: Con
 
 
 def test_kill_all_reaches_every_process(engine: Engine, pod: Container) -> None:
-    with engine.hold("sh", "-c", "sleep 1000 & sleep 1000", pod=pod.id) as held:
-        with engine.start("exec", held.id, "sleep", "500") as extra:
-            held.ask("sh", "-c", "until [ $(pidof sleep | wc -w) = 3 ]; do :; done")
-            held.kill("--all", "KILL")
-            assert held.wait() == 137
-            assert extra.wait(10) == 137
+    with (
+        engine.hold("sh", "-c", "sleep 1000 & sleep 1000", pod=pod.id) as held,
+        engine.start("exec", held.id, "sleep", "500") as extra,
+    ):
+        held.ask("sh", "-c", "until [ $(pidof sleep | wc -w) = 3 ]; do :; done")
+        held.kill("--all", "KILL")
+        assert held.wait() == 137
+        assert extra.wait(10) == 137
 
 
 def test_killing_what_stands_for_a_container_kills_it_in_the_guest(engine: Engine, pod: Container) -> None:
@@ -133,7 +135,7 @@ def test_statistics_are_those_of_the_guests_cgroup(engine: Engine, pod: Containe
     assert (event["type"], event["id"]) == ("stats", held.id)
     assert data["memory"]["usage"]["limit"] == 64 << 20
     assert 0 < data["memory"]["usage"]["usage"] < 64 << 20
-    assert (data["pids"]["current"], data["pids"]["limit"]) == (3, 50)
+    assert (data["pids"]["current"], data["pids"]["limit"]) == (2, 50)
     assert data["cpu"]["usage"]["total"] > 0
 
 
@@ -174,3 +176,13 @@ def test_an_id_that_could_be_a_path_is_refused(engine: Engine, pod: Container, n
         result = engine.run(*words, "--", name) if name.startswith("-") else engine.run(*words, name)
         assert result.code == 1, (words, result)
         assert "invalid container ID format" in result.err or "cannot be empty" in result.err, result.err
+
+
+def test_a_process_that_names_itself_badly_cannot_steer_the_terminal_of_ps(engine: Engine, pod: Container) -> None:
+    with engine.hold("sh", "-c", "sleep 1000; true", "evil\n\x1b[31m 0 1 2 root", pod=pod.id) as held:
+        table = engine.succeed("ps", held.id)
+    assert "\x1b" not in table
+    header, init, *children = table.splitlines()
+    assert header.split() == ["UID", "PID", "PPID", "CMD"]
+    assert "evil??[31m" in init
+    assert all(line.endswith("sleep 1000") for line in children), table

@@ -31,7 +31,7 @@ class Done:
 
 
 def find_runtime() -> str | None:
-    """Return the path of the runtime: a bare name must be in Podman's own table, which has no `kata-runtime`."""
+    """Return the path of the runtime, or None where it is not installed."""
     return shutil.which(RUNTIME) or shutil.which(RUNTIME, path="/usr/local/bin:/usr/bin:/usr/sbin")
 
 
@@ -45,7 +45,7 @@ def podman(*words: str, check: bool = True, stdin: str | None = None, timeout: f
 
 
 def build_command(*words: str) -> list[str]:
-    return ["podman", "--runtime", find_runtime() or RUNTIME, *words]
+    return ["podman", "--runtime", RUNTIME, *words]
 
 
 def run_words(*words: str) -> list[str]:
@@ -70,13 +70,13 @@ def running(*words: str) -> Iterator[str]:
 
 
 class Terminal:
-    """A command of Podman on a terminal of its own, `rows` by `columns`."""
+    """A command of Podman, or another, on a terminal of its own, `rows` by `columns`."""
 
-    def __init__(self, *words: str, rows: int = 24, columns: int = 80) -> None:
+    def __init__(self, *words: str, command: list[str] | None = None, rows: int = 24, columns: int = 80) -> None:
         self.master, slave = pty.openpty()
         self.resize(rows, columns)
         self.process = subprocess.Popen(
-            build_command(*words), stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+            command or build_command(*words), stdin=slave, stdout=slave, stderr=slave, start_new_session=True
         )
         os.close(slave)
         self.seen = ""

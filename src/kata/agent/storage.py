@@ -5,12 +5,12 @@ import os
 from collections.abc import Awaitable, Callable, Iterable
 
 from kata.agent import device
-from kata.agent.mountoption import parse_options
 from kata.agent.reaper import Reaper
 from kata.agent.uevent import Uevents
 from kata.errors import HostError, KataError, UnsupportedError, UsageError
 from kata.protocol.messages.agent import Storage
 from kata.sys import linux, mount
+from kata.sys.mountoption import parse_options
 
 _SETGID = 0o2000
 _HUGEPAGES = "/sys/kernel/mm/hugepages"

@@ -16,7 +16,7 @@ from kata.cli.records import find_record_path, find_sandbox_dir
 from kata.cli.service import CONNECT_TIMEOUT, CREATE_TIMEOUT, open_service
 from kata.cli.stand_in import fork_stand_in
 from kata.cli.terminal import open_terminal_pair
-from kata.errors import ExistsError, HostError, KataError, NotFoundError, UnsupportedError, UsageError
+from kata.errors import Code, ExistsError, GuestError, HostError, KataError, NotFoundError, UnsupportedError, UsageError
 from kata.protocol.messages.sandbox import CreateContainerRequest, DeleteContainerRequest
 from kata.protocol.messages.types import Empty
 from kata.protocol.oci.pod import Role, find_role, find_sandbox_id
@@ -87,6 +87,10 @@ class Creation:
                 service.call("CreateContainer", request, Empty, timeout=CREATE_TIMEOUT)
             except ExistsError:
                 self._asked = False  # what exists is not ours to undo
+                raise
+            except GuestError as error:
+                if error.hint is None and error.status == Code.UNAVAILABLE and self._daemon is not None:
+                    error.hint = self._daemon.explain()
                 raise
 
     def undo(self) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ from kata.transport.ttrpc_blocking import bind_unix_socket
 _PASSED_ON = ("debug", "systemd-cgroup", "rootless")
 _LAUNCHER = "import sys; sys.path.insert(0, {!r}); from kata.cli.main import main; sys.exit(main())"
 _END_TIMEOUT = 10.0
+_LAST_WORDS_TIMEOUT = 2.0
 
 
 class Daemon:
@@ -27,6 +29,20 @@ class Daemon:
         self._pid = pid
         self._root = root
         self._sandbox = sandbox
+
+    def explain(self) -> str | None:
+        """What it wrote last, for an error that says no more than that it went away; None when it wrote nothing.
+
+        Call before `end`, which removes what it wrote. Its sockets close before it writes why.
+        """
+        with contextlib.suppress(OSError):
+            ended = os.pidfd_open(self._pid)
+            select.select([ended], [], [], _LAST_WORDS_TIMEOUT)
+            os.close(ended)
+        with contextlib.suppress(OSError), open(find_log(self._root, self._sandbox), encoding="utf-8") as log:
+            lines = [line.strip() for line in log if line.strip()]
+            return f"its daemon said: {lines[-1]}" if lines else None
+        return None
 
     def end(self) -> None:
         """Give the daemon time to clear up by itself, then kill it; release what it left in either case."""
@@ -66,11 +82,16 @@ def start_daemon(invocation: Invocation, sandbox: str, bundle: str) -> Daemon:
             command = find_command(invocation)
             command += ["serve", "--sandbox", sandbox, "--bundle", bundle]
             command += ["--service-fd", str(service.fileno()), "--init-fd", str(init.fileno())]
-            pid = _spawn(command, (service.fileno(), init.fileno()), f"{directory}/service.log")
+            pid = _spawn(command, (service.fileno(), init.fileno()), find_log(invocation.root, sandbox))
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
     return Daemon(pid, invocation.root, sandbox)
+
+
+def find_log(root: str, sandbox: str) -> str:
+    """Return where the daemon of a sandbox writes what it has no better place for."""
+    return f"{find_sandbox_dir(root, sandbox)}/service.log"
 
 
 def find_command(invocation: Invocation) -> list[str]:

@@ -71,6 +71,8 @@ def find_version(name: str) -> str | None:
 
 def find_dependencies(name: str) -> list[str]:
     """The packages that `name` depends on directly; none when apt does not know it."""
+    if find_version(name) is None:
+        return []
     said = run_tool(
         ["apt-cache", "depends", "--no-recommends", "--no-suggests", name],
         purpose=f"look up what {name} depends on",

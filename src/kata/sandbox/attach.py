@@ -34,6 +34,28 @@ class Controlled(Protocol):
         """The stand-in is gone: nobody is left to tell how the process ended."""
 
 
+class Attached(Protocol):
+    """Who stands for a process on the host: a connected stand-in, or what a shim holds of its engine's FIFOs."""
+
+    stdio: Stdio
+
+    def follow(self, process: Controlled) -> None:
+        """From now on pass what the engine wants to the process."""
+
+    def take_proc(self) -> int | None:
+        """Hand over the descriptor of a /proc to be filled with the container's processes, if there is one."""
+
+    def finish(self, status: int | None) -> None:
+        """Tell the exit code, None where there is none to tell, and let go of everything."""
+
+
+class Attachments(Protocol):
+    """Where a sandbox gets them from."""
+
+    async def take(self, container: str, exec_id: str, *, timeout: float) -> Attached:
+        """Return what stands for this process, waiting for it. Raise DeadlineError when nothing comes."""
+
+
 class Attachment:
     """A connected stand-in and the stdio that it handed over."""
 

@@ -7,6 +7,7 @@ from typing import Any
 from kata.errors import UsageError
 from kata.protocol.messages import sandbox as wire
 from kata.protocol.messages.types import Empty
+from kata.sandbox.procview import clean_text
 from kata.sandbox.sandbox import Sandbox
 from kata.sandbox.stats import describe_stats
 from kata.transport.ttrpc import Method, Services
@@ -97,5 +98,7 @@ class _Calls:
     async def list_processes(self, request: wire.ContainerRequest) -> wire.ListProcessesResponse:
         processes = await self._sandbox.require_running().guest.list_processes(request.container_id)
         header = f"{'UID':<8} {'PID':>7} {'PPID':>7} {'CMD'}"
-        lines = [f"{p.uid:<8} {p.pid:>7} {p.parent:>7} {' '.join(p.arguments) or p.name}" for p in processes]
+        lines = [
+            f"{p.uid:<8} {p.pid:>7} {p.parent:>7} {clean_text(' '.join(p.arguments) or p.name)}" for p in processes
+        ]
         return wire.ListProcessesResponse(pids=[p.pid for p in processes], lines=[header, *lines])

@@ -24,7 +24,7 @@ from kata.protocol.messages import agent as wire
 from kata.protocol.messages import oci
 from kata.protocol.oci.document import load_message
 from kata.sandbox import store
-from kata.sandbox.attach import Attachment
+from kata.sandbox.attach import Attached
 from kata.sandbox.guest import Guest
 from kata.sandbox.hooks import run_hooks, try_hooks
 from kata.sandbox.process import GuestProcess
@@ -105,7 +105,7 @@ class Container:
         if self.status not in allowed:
             raise StateError(f"container {self.id} is not {' or '.join(allowed)}: it is {self.status}")
 
-    async def create(self, translation: Translation, attachment: Attachment) -> None:
+    async def create(self, translation: Translation, attachment: Attached) -> None:
         """Make the container in the guest, up to its init waiting for `start`."""
         for point in ("prestart", "createRuntime", "createContainer"):
             await run_hooks(self.bundle.spec, point, self.describe())
@@ -176,7 +176,7 @@ class Container:
             raise NotFoundError(f"container {self.id} has no process {exec_id}")
         return process
 
-    async def exec(self, exec_id: str, process: dict[str, Any], attachment: Attachment) -> None:
+    async def exec(self, exec_id: str, process: dict[str, Any], attachment: Attached) -> None:
         """Run one more process: `process` is OCI's process object."""
         self._require(Status.RUNNING, Status.CREATED)
         if exec_id in self.execs or not exec_id or exec_id == self.id:

@@ -6,7 +6,7 @@ import time
 from functools import partial
 
 from kata.errors import KataError
-from kata.sandbox.attach import Attachment
+from kata.sandbox.attach import Attached
 from kata.sandbox.guest import Guest
 from kata.sandbox.stdio import Endpoint, Pump
 
@@ -22,7 +22,7 @@ _SIGNAL_TIMEOUT = 10.0
 class GuestProcess:
     """One process: `exec_id` is the container's id for its init. `exited` is done when all its output is delivered."""
 
-    def __init__(self, guest: Guest, container: str, exec_id: str, attachment: Attachment) -> None:
+    def __init__(self, guest: Guest, container: str, exec_id: str, attachment: Attached) -> None:
         self.guest = guest
         self.container = container
         self.exec_id = exec_id

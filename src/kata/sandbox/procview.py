@@ -18,6 +18,7 @@ from kata.sys.tree import remove_tree
 
 _ASK_TIMEOUT = 2.0
 _MOST = 4096
+_STATES = "RSDZTtWXxKPI"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -89,8 +90,8 @@ def format_stat(process: ProcessInfo, uptime: int) -> str:
     fields: list[object] = [0] * 52
     fields[0], fields[1], fields[2], fields[3] = (
         process.pid,
-        f"({_clean(process.name)})",
-        _clean(process.state[:1]),
+        f"({clean_text(process.name)})",
+        _pick_state(process),
         process.parent,
     )
     fields[6], fields[13], fields[14] = process.terminal, process.user_ticks, process.system_ticks
@@ -103,9 +104,9 @@ def format_stat(process: ProcessInfo, uptime: int) -> str:
 def format_status(process: ProcessInfo) -> str:
     """Return /proc/PID/status with the lines that tools read."""
     rows: list[tuple[str, object]] = [
-        ("Name", _clean(process.name)),
+        ("Name", clean_text(process.name)),
         ("Umask", "0022"),
-        ("State", _clean(process.state[:1])),
+        ("State", _pick_state(process)),
         ("Tgid", process.pid),
         ("Ngid", 0),
         ("Pid", process.pid),
@@ -129,6 +130,11 @@ def format_status(process: ProcessInfo) -> str:
     return "".join(f"{name}:\t{value}\n" for name, value in rows)
 
 
-def _clean(name: str) -> str:
-    """A process names itself: keep it from forging other lines."""
-    return "".join(character if character.isprintable() else "?" for character in name)
+def _pick_state(process: ProcessInfo) -> str:
+    """Return one of the letters of proc(5), whatever the guest says: an empty field would shift all others."""
+    return process.state if len(process.state) == 1 and process.state in _STATES else "?"
+
+
+def clean_text(text: str) -> str:
+    """Replace what is not printable: a process names itself, and must not forge lines or steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,13 +16,15 @@ from kata.resources.cgroup import create_cgroup, drop_cgroup, join_cgroup, leave
 from kata.resources.host import measure_host
 from kata.resources.size import size_vm
 from kata.sandbox import store
-from kata.sandbox.attach import AttachServer
+from kata.sandbox.attach import Attachments
 from kata.sandbox.container import Bundle, Container, name_moment, read_bundle
 from kata.sandbox.ledger import Kind, record_resource, release_resources
 from kata.sandbox.process import LOST_STATUS
 from kata.sandbox.states import SandboxState, Status, move_sandbox
-from kata.sandbox.translation import GUEST_SHARE, GUEST_SHM, translate_spec
+from kata.sandbox.translation import GUEST_SHARE, GUEST_SHM, Shared, translate_spec
 from kata.sandbox.vm import SHARE_TAG, SandboxVm, Site, start_vm
+from kata.storage.share import Share
+from kata.sys.mount import clone_trees_of
 
 _STAND_IN_TIMEOUT = 10.0
 _CGROUP_TIMEOUT = 0.5
@@ -39,7 +42,15 @@ _SHARE_STORAGE = wire.Storage(
 class Sandbox:
     """Owns the VM and the containers. `gone` becomes set at the end; `is_released` says that nothing is left then."""
 
-    def __init__(self, root: str, sandbox_id: str, attachments: AttachServer, log: Log) -> None:
+    def __init__(
+        self,
+        root: str,
+        sandbox_id: str,
+        attachments: Attachments,
+        log: Log,
+        on_oom: "Callable[[Container], None] | None" = None,
+    ) -> None:
+        """`on_oom` is told each container that ran out of memory; by default a file `oom` in its bundle is."""
         self.id = sandbox_id
         self.directory = store.find_sandbox_dir(root, sandbox_id)
         self.containers: dict[str, Container] = {}
@@ -49,6 +60,7 @@ class Sandbox:
         self._config = Configuration()
         self._attachments = attachments
         self._log = log
+        self._on_oom = on_oom or _leave_word_of_oom
         self._state = SandboxState.CREATED
         self._vm: SandboxVm | None = None
         self._started: asyncio.Task[SandboxVm] | None = None
@@ -109,17 +121,17 @@ class Sandbox:
             container.lose(LOST_STATUS)
 
     async def _watch_oom(self, vm: SandboxVm) -> None:
-        """Leave word of each container that ran out of memory where conmon leaves it: a file `oom` in the bundle."""
+        """Pass on each container that ran out of memory."""
         with suppress(KataError, OSError):
             while True:
                 container = self.containers.get(await vm.guest.wait_oom())
                 if container is not None:
-                    os.close(os.open(f"{container.bundle.path}/oom", os.O_CREAT | os.O_CLOEXEC, 0o644))
+                    self._on_oom(container)
 
     async def create_container(self, container_id: str, bundle: str, pid: int) -> None:
-        """Create a container whose stand-in has the pid `pid`. On any failure nothing of it is left.
+        """Create a container whose stand-in has the pid `pid`, this daemon's where it has none.
 
-        A sandbox that has no container then is of no use and goes too.
+        On any failure nothing of it is left. A sandbox that has no container then is of no use and goes too.
         """
         if container_id in self.containers or container_id in self._reserved:
             raise ExistsError(f"container {container_id} exists already")
@@ -146,7 +158,7 @@ class Sandbox:
             await self.stop()
 
     async def _create(self, vm: SandboxVm, container_id: str, bundle: Bundle, pid: int) -> None:
-        translation = translate_spec(bundle.spec, container_id, bundle.path)
+        translation = translate_spec(bundle.spec, container_id, bundle.path, f"/proc/{pid}/root")
         if self._config.runtime.disable_guest_seccomp and translation.spec.Linux is not None:
             translation.spec.Linux.Seccomp = None
         attachment = await self._attachments.take(container_id, "", timeout=_STAND_IN_TIMEOUT)
@@ -168,10 +180,10 @@ class Sandbox:
             raise
         self.containers[container_id] = container
         try:
-            self._enter_cgroup(bundle.spec, pid)
+            if pid != os.getpid():
+                self._enter_cgroup(bundle.spec, pid)
             with self.timeline.measure("share files"):
-                for shared in translation.shared:
-                    vm.share.bind(shared.source, shared.name, readonly=shared.readonly)
+                share_files(vm.share, translation.shared, pid)
             with self.timeline.measure("create container"):
                 await container.create(translation, attachment)
         except BaseException:
@@ -255,7 +267,7 @@ class Sandbox:
         self.containers.pop(container.id, None)
         container.forget(LOST_STATUS)
         path = _find_cgroup(container.bundle.spec)
-        if path:
+        if path and container.record.pid != os.getpid():
             leave_cgroup(path, container.record.pid)  # it may be the very command that waits for the removal
         if vm is not None:
             try:
@@ -309,6 +321,32 @@ class Sandbox:
         if self._vm is None or self._state != SandboxState.RUNNING:
             raise StateError(f"sandbox {self.id} is {self._state}")
         return self._vm
+
+
+def share_files(share: Share, wanted: Sequence[Shared], pid: int) -> None:
+    """Put host files into the share, as process `pid` sees them: it came when the engine had mounted everything.
+
+    Raise NotFoundError that names the one that is missing.
+    """
+    namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        trees = clone_trees_of(namespace, [shared.source for shared in wanted])
+    finally:
+        os.close(namespace)
+    try:
+        for shared, tree in zip(wanted, trees, strict=True):
+            if isinstance(tree, OSError):
+                raise NotFoundError(f"{shared.source} cannot be shared with the guest: {tree.strerror}") from tree
+            share.attach(tree, shared.name, readonly=shared.readonly)
+    finally:
+        for tree in trees:
+            if isinstance(tree, int):
+                os.close(tree)
+
+
+def _leave_word_of_oom(container: Container) -> None:
+    """Write the file that conmon and CRI-O look for."""
+    os.close(os.open(f"{container.bundle.path}/oom", os.O_CREAT | os.O_CLOEXEC, 0o644))
 
 
 def _find_cgroup(spec: dict[str, Any]) -> str:

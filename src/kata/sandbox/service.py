@@ -62,7 +62,9 @@ async def _run(root: str, sandbox_id: str, bundle: str, service_fd: int, init_fd
     stopping: list[asyncio.Task[None]] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: stopping.append(asyncio.create_task(sandbox.stop())))
-    server = await loop.create_unix_server(welcome, sock=socket.socket(fileno=service_fd))
+    # Not create_unix_server: since Python 3.13 that looks up the path the socket was bound by, to unlink it in the end,
+    # and the command line bound it by way of a descriptor of its own.
+    server = await loop.create_server(welcome, sock=socket.socket(fileno=service_fd))
     watch = asyncio.create_task(_end_unused(sandbox, os.getppid()))
     await sandbox.gone.wait()
     server.close()

@@ -42,8 +42,10 @@ class Translation:
     sandbox_pidns: bool
 
 
-def translate_spec(document: dict[str, Any], container: str, bundle: str) -> Translation:
+def translate_spec(document: dict[str, Any], container: str, bundle: str, root: str = "") -> Translation:
     """Translate `document`, the config.json of `bundle`, of the container with the id `container`.
+
+    `root` is where the host's files are to be looked at: those of another mount namespace are below /proc/PID/root.
 
     Raise UsageError for a malformed spec and UnsupportedError for what a VM cannot do.
     """
@@ -52,7 +54,7 @@ def translate_spec(document: dict[str, Any], container: str, bundle: str) -> Tra
         raise UsageError(f"container {container}: config.json has no {'root' if spec.Root is None else 'process'}")
     shared = [Shared(os.path.join(bundle, spec.Root.Path), f"{container}/rootfs", readonly=False)]
     spec.Root.Path = f"{GUEST_SHARE}/{container}/rootfs"
-    spec.Mounts = [_translate_mount(mount, container, bundle, shared) for mount in spec.Mounts]
+    spec.Mounts = [_translate_mount(mount, container, bundle, root, shared) for mount in spec.Mounts]
     spec.Annotations = spec.Annotations | {
         _CONTAINER_TYPE: find_role(spec.Annotations).value,
         _BUNDLE_PATH: bundle,
@@ -89,7 +91,7 @@ def _translate_linux(linux: oci.Linux, container: str) -> bool:
     return sandbox_pidns
 
 
-def _translate_mount(mount: oci.Mount, container: str, bundle: str, shared: list[Shared]) -> oci.Mount:
+def _translate_mount(mount: oci.Mount, container: str, bundle: str, root: str, shared: list[Shared]) -> oci.Mount:
     if mount.type != "bind" and not {"bind", "rbind"} & set(mount.options):
         return mount
     if mount.destination == "/dev/shm":
@@ -97,7 +99,7 @@ def _translate_mount(mount: oci.Mount, container: str, bundle: str, shared: list
     source = os.path.join(bundle, mount.source)
     if os.path.commonpath([source, "/dev"]) == "/dev" and not os.path.isdir(source) and not os.path.isfile(source):
         return mount
-    if not mount.source or not os.path.exists(source):
+    if not mount.source or not os.path.exists(root + source):
         raise UsageError(f"container {container}: the source {source} of the mount on {mount.destination} is missing")
     digest = hashlib.blake2b(f"{len(shared)}:{mount.destination}".encode(), digest_size=8).hexdigest()
     name = f"{container}-{digest}-{os.path.basename(source)[-_NAME_SIZE:] or 'root'}"

@@ -141,7 +141,8 @@ def _probe_host(site: Site) -> Host:
     if hypervisor.acceleration.warning:
         site.log.write("warning", hypervisor.acceleration.warning)
     channel = choose_guest_channel(hypervisor.find_capabilities(), config.guest_channel)
-    return Host(hypervisor, find_artifacts(config), channel)
+    emulated = hypervisor.acceleration.accelerator == "tcg"
+    return Host(hypervisor, find_artifacts(config, unpacked=emulated), channel)
 
 
 def _start_virtiofsd(site: Site, share: Share) -> Virtiofsd:
@@ -180,7 +181,7 @@ def list_kernel_parameters(config: Configuration, artifacts: Artifacts, server: 
     Source: Documentation/admin-guide/kernel-parameters.txt; `agent.*` are the agent's.
     """
     parameters = ["console=ttyS0", "quiet", "panic=-1", "reboot=t", "no_timer_check", "random.trust_cpu=on"]
-    parameters += ["cgroup_no_v1=all", "pci=lastbus=0"]
+    parameters += ["cgroup_no_v1=all", "pci=lastbus=0", "dummy.numdummies=0"]
     if artifacts.initrd:
         parameters.append("rdinit=/usr/sbin/kata-agent")
     else:

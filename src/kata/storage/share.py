@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from kata.errors import ExistsError, HostError, NotFoundError, UsageError
 from kata.sys import linux
-from kata.sys.mount import bind, bind_tree, list_mounts, set_propagation, unmount, unmount_below
+from kata.sys.mount import attach_tree, bind, clone_tree, list_mounts, set_propagation, unmount, unmount_below
 
 
 class Share:
@@ -50,27 +50,32 @@ class Share:
         name that leaves the share or lies in another bind, ExistsError, NotFoundError for the source, HostError.
         """
         self._check_name(name)
-        target = os.path.join(self.mounts, name)
         try:
-            origin = os.open(source, os.O_PATH | os.O_CLOEXEC)
+            tree = clone_tree(source)
         except OSError as error:
             raise NotFoundError(f"{source} cannot be shared as {name}: {error.strerror}") from error
         try:
-            place = self._make_place(name, directory=stat.S_ISDIR(os.fstat(origin).st_mode))
+            return self.attach(tree, name, readonly=readonly, follow=follow)
+        finally:
+            os.close(tree)
+
+    def attach(self, tree: int, name: str, *, readonly: bool = False, follow: bool = False) -> str:
+        """Do the same with a detached tree of mounts, which stays the caller's to close."""
+        self._check_name(name)
+        try:
+            place = self._make_place(name, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
             try:
                 kind = linux.MS_SLAVE if follow else linux.MS_PRIVATE
-                bind_tree(origin, place, readonly=readonly, propagation=kind)
+                attach_tree(tree, place, readonly=readonly, propagation=kind)
             except OSError:
                 self._remove_place(name)
                 raise
             finally:
                 os.close(place)
         except OSError as error:
-            raise HostError(f"{source} cannot be shared as {name}: {error}") from error
-        finally:
-            os.close(origin)
+            raise HostError(f"{name} cannot be put into the share at {self.directory}: {error}") from error
         self._bound.append(name)
-        return target
+        return os.path.join(self.mounts, name)
 
     def make_directory(self, name: str, *, mode: int = 0o755) -> str:
         """A plain directory of the share, to be filled by the host. Read-only for the guest."""

@@ -1,7 +1,8 @@
 """Mounts: bind, propagation, and what is mounted where."""
 
 import errno
-import os
+import threading
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from kata.sys import linux
@@ -69,19 +70,46 @@ def bind(source: str, target: str, *, recursive: bool = True) -> None:
     linux.mount(source, target, flags=linux.MS_BIND | (linux.MS_REC if recursive else 0))
 
 
-def bind_tree(source: int, target: int, *, readonly: bool, propagation: int = linux.MS_PRIVATE) -> None:
-    """Bind what an O_PATH descriptor shows onto what another one shows, with every mount below it.
+def clone_tree(path: str) -> int:
+    """A descriptor of a detached copy of what a path shows, with every mount below it. Raise OSError."""
+    flags = linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | linux.AT_RECURSIVE
+    return linux.open_tree(linux.AT_FDCWD, path, flags)
+
+
+def clone_trees_of(namespace: int, paths: Sequence[str]) -> list[int | OSError]:
+    """Do `clone_tree` for each path in another mount namespace, given by its descriptor, and return what came of it.
+
+    A mount made after this process left for a namespace of its own is seen only there, unless the host's mounts
+    propagate, which nothing promises. The thread that goes there shares no working directory with the others
+    (setns(2)), and ends there.
+    """
+    results: list[int | OSError] = []
+
+    def visit() -> None:
+        linux.unshare(linux.CLONE_FS)
+        linux.setns(namespace, linux.CLONE_NEWNS)
+        for path in paths:
+            try:
+                results.append(clone_tree(path))
+            except OSError as error:
+                results.append(error)
+
+    thread = threading.Thread(target=visit)
+    thread.start()
+    thread.join()
+    if len(results) != len(paths):
+        raise OSError(errno.EPERM, "the mount namespace cannot be entered")
+    return results
+
+
+def attach_tree(tree: int, target: int, *, readonly: bool, propagation: int = linux.MS_PRIVATE) -> None:
+    """Put a detached tree onto what an O_PATH descriptor shows.
 
     The attributes are set before the tree becomes visible, and read-only reaches the mounts below too; the remount of
     mount(2) can do neither. Descriptors, not paths: a link put in the way later changes nothing.
     """
-    flags = linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | linux.AT_EMPTY_PATH | linux.AT_RECURSIVE
-    tree = linux.open_tree(source, "", flags)
-    try:
-        linux.mount_setattr(tree, enable=linux.MOUNT_ATTR_RDONLY if readonly else 0, propagation=propagation)
-        linux.move_mount(tree, target)
-    finally:
-        os.close(tree)
+    linux.mount_setattr(tree, enable=linux.MOUNT_ATTR_RDONLY if readonly else 0, propagation=propagation)
+    linux.move_mount(tree, target)
 
 
 def unmount(path: str, *, detach: bool = False) -> bool:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kata.errors import NotFoundError, StateError
+from kata.errors import HostError, NotFoundError, StateError
 from kata.protocol.messages import sandbox as wire
 from kata.protocol.messages.types import Empty
 from kata.protocol.protobuf import Message
@@ -103,9 +103,9 @@ class HostService:
 
     async def create_container(self, request: wire.CreateContainerRequest) -> Empty:
         attachment = await self.attachments.take(request.container_id, "", timeout=10)
-        spec = json.loads(Path(f"{request.bundle}/config.json").read_text())  # noqa: ASYNC240 - a test's service may block
+        spec = json.loads(Path(f"{request.bundle}/config.json").read_text())
         if "hang" in spec.get("annotations", {}):
-            Path(f"{request.bundle}/seen").touch()  # noqa: ASYNC240 - a test's service may block
+            Path(f"{request.bundle}/seen").touch()
             await asyncio.Event().wait()
         if "refuse" in spec.get("annotations", {}):
             attachment.finish(None)
@@ -231,7 +231,7 @@ async def run_service(root: str, sandbox: str, service_fd: int, init_fd: int) ->
         connections.append(ServerConnection({wire.SERVICE: methods}))
         return connections[-1]
 
-    server = await loop.create_unix_server(welcome, sock=socket.socket(fileno=service_fd))
+    server = await loop.create_server(welcome, sock=socket.socket(fileno=service_fd))
     await service.gone.wait()
     server.close()
     accepting.cancel()
@@ -243,6 +243,8 @@ async def run_service(root: str, sandbox: str, service_fd: int, init_fd: int) ->
 def serve(*, root: str, sandbox: str, bundle: str, service_fd: int, init_fd: int, config: str | None) -> int:
     directory = store.find_sandbox_dir(root, sandbox)
     store.lock_sandbox(directory)
+    if (Path(bundle) / "refused").exists():
+        raise HostError("this host serves nobody")
     try:
         asyncio.run(run_service(root, sandbox, service_fd, init_fd))
     finally:

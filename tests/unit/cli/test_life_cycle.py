@@ -191,3 +191,13 @@ def test_a_state_directory_with_a_long_path_works(tmp_path: Path) -> None:
     directory.mkdir(parents=True)
     runtime = Runtime(directory)
     runtime.succeed("run", "-b", str(runtime.make_bundle(["true"])), "c" * 64)
+
+
+def test_the_last_words_of_a_daemon_that_ended_early_are_in_the_error(runtime: Runtime) -> None:
+    bundle = runtime.make_bundle(["true"])
+    (bundle / "refused").touch()
+    done = runtime.run("run", "-b", str(bundle), "c1")
+    assert done.returncode == 1
+    assert "its daemon said: " in done.stderr
+    assert "this host serves nobody" in done.stderr
+    assert not (runtime.root / "sandboxes" / "c1").exists()

@@ -6,7 +6,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import strategies as st
 
-from kata.protocol.messages import agent, csi, health, oci, sandbox, types
+from kata.protocol.messages import agent, csi, events, google, health, metrics, oci, sandbox, task, types
 from kata.protocol.protobuf import Field, Message, boolean, int32, int64, message, raw, repeated, string, string_map
 from kata.protocol.protobuf import uint32 as u32
 from kata.protocol.protobuf import uint64 as u64
@@ -70,7 +70,7 @@ _TYPES = {
 
 def find_messages() -> list[type[Message]]:
     """Return every message class of the project, and the two above."""
-    modules = (agent, csi, health, oci, sandbox, types, envelopes)
+    modules = (agent, csi, events, google, health, metrics, oci, sandbox, task, types, envelopes)
     found = [
         value
         for module in modules

@@ -32,13 +32,12 @@ SECCOMP = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 # Turning off what costs start-up time or attack surface and is in no container's way.
 _MACHINE_OFF = ("hpet", "sata", "smbus", "usb", "graphics", "vmport", "dump-guest-core")
 
-# Five-level page tables make every walk of the emulated TLB longer. "Fast" byte strings (rep movsb, rep stosb) are
-# emulated byte by byte; without the promise, kernel and libc copy and clear by words.
-_TCG_CPU = "max,la57=off,erms=off"
+# Five-level page tables make every walk of the emulated TLB longer.
+_TCG_CPU = "max,la57=off"
 
 # The emulated TSC is the host's, so the clock that the kernel would watch it by is the worse one: a busy host loses
 # timer interrupts, and a guest that then trusts jiffies runs slow. Mitigations are translated like other code into
-# something else, which protects from nothing and costs a tenth.
+# something else, which protects from nothing.
 _TCG_PARAMETERS = ("tsc=reliable", "mitigations=off")
 
 

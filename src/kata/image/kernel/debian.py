@@ -1,4 +1,4 @@
-"""Debian's cloud kernel for hosts that do not build one, and the initramfs with the modules it needs."""
+"""The distribution's kernel for VMs, for hosts that do not build one, and the initramfs with its modules."""
 
 import lzma
 import re
@@ -26,7 +26,8 @@ from kata.image.tool import print_progress, require_tools, run_tool
 
 LOAD_LIST = "etc/kata/modules.load"
 # In this order: 6.12 has what 6.1 lacks, for example mounts of file descriptors and memory reclaim by generations.
-_METAPACKAGES = ("linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64")
+# The last is Ubuntu's.
+_METAPACKAGES = ("linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64", "linux-image-virtual")
 _TOOLS = {"depmod": "kmod", "dpkg-deb": "dpkg"}
 _IMAGE = re.compile(r"linux-image-(?P<release>\d\S*)")
 _TIMEOUT = 300
@@ -53,11 +54,11 @@ class Modules:
 def build_debian_kernel(store: Store, sources: Path) -> DebianKernel:
     """Fetch the kernel and build its initramfs, or find both in the cache. `sources` is a directory with `kata`."""
     require_tools(_TOOLS)
-    package, release = _find_image()
-    root = _unpack_image(store, package)
+    packages, release = _find_image()
+    root = _unpack_image(store, packages)
     modules = read_modules(root, release)
     tree, inputs = plan_tree(store, sources, debug=False)
-    inputs |= {"kernel": str(package), "modules": list(modules.files), "at_boot": modules.at_boot}
+    inputs |= {"kernel": _list_names(packages), "modules": list(modules.files), "at_boot": modules.at_boot}
 
     def produce(directory: Path) -> None:
         add_modules(tree, modules)
@@ -84,20 +85,27 @@ def decompress_module(name: str, data: bytes) -> tuple[str, bytes]:
     return name, data
 
 
-def _find_image() -> tuple[apt.Package, str]:
+def _find_image() -> tuple[list[apt.Package], str]:
     for metapackage in _METAPACKAGES:
         for name in apt.find_dependencies(metapackage):
-            match, version = _IMAGE.fullmatch(name), apt.find_version(name)
-            if match and version:
-                return apt.Package(name, version, "amd64"), match["release"]
+            if match := _IMAGE.fullmatch(name):
+                # Debian's modules come with the image, Ubuntu's in a package of their own.
+                versions = {wanted: apt.find_version(wanted) for wanted in (name, f"linux-modules-{match['release']}")}
+                packages = [apt.Package(wanted, version, "amd64") for wanted, version in versions.items() if version]
+                if versions[name]:
+                    return packages, match["release"]
     raise NotFoundError(f"apt knows none of the kernels {', '.join(_METAPACKAGES)}", hint="run apt-get update")
 
 
-def _unpack_image(store: Store, package: apt.Package) -> Path:
+def _list_names(packages: list[apt.Package]) -> str:
+    return " ".join(map(str, packages))
+
+
+def _unpack_image(store: Store, packages: list[apt.Package]) -> Path:
     def produce(directory: Path) -> None:
-        print_progress(f"downloading {package}")
+        print_progress(f"downloading {_list_names(packages)}")
         with tempfile.TemporaryDirectory(prefix="kata-image-") as scratch:
-            for deb in apt.download([package], Path(scratch)):
+            for deb in apt.download(packages, Path(scratch)):
                 run_tool(
                     ["dpkg-deb", "--extract", str(deb), str(directory)], purpose=f"unpack {deb.name}", timeout=_TIMEOUT
                 )
@@ -108,7 +116,7 @@ def _unpack_image(store: Store, package: apt.Package) -> Path:
         for modules in (directory / "lib/modules").iterdir():
             run_tool(["depmod", "--basedir", str(directory), modules.name], purpose="order modules", timeout=_TIMEOUT)
 
-    return store.fill("debian-kernel", hash_inputs({"package": str(package)}), produce)
+    return store.fill("debian-kernel", hash_inputs({"package": _list_names(packages)}), produce)
 
 
 def read_modules(root: Path, release: str) -> Modules:

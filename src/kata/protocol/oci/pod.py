@@ -7,7 +7,7 @@ pod and marks the infra container not at all).
 from collections.abc import Mapping
 from enum import StrEnum
 
-_TYPE_KEYS = ("io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType", "io.kubernetes.docker.type")
+TYPE_KEYS = ("io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType", "io.kubernetes.docker.type")
 _ID_KEYS = ("io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID", "io.kubernetes.sandbox.id")
 
 
@@ -24,7 +24,7 @@ _ROLES = {"sandbox": Role.SANDBOX, "podsandbox": Role.SANDBOX, "container": Role
 
 def find_role(annotations: Mapping[str, str]) -> Role:
     """Return the role that the annotations give; without any, the container stands alone."""
-    for key in _TYPE_KEYS:
+    for key in TYPE_KEYS:
         if key in annotations:
             return _ROLES.get(annotations[key], Role.SINGLE)
     return Role.SINGLE

@@ -1,0 +1,88 @@
+"""The shim's daemon: serves containerd for one sandbox, from its first container until Shutdown."""
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+from contextlib import suppress
+
+from kata.errors import UsageError
+from kata.observe.log import Log
+from kata.protocol.ttrpc.engine import Call
+from kata.shim.address import find_path, make_address
+from kata.shim.fifo import FifoTable
+from kata.shim.flags import Invocation
+from kata.shim.pod import Pod
+from kata.shim.publisher import Publisher
+from kata.shim.start import LISTENER
+from kata.shim.task import TaskCalls, list_services
+from kata.sys.namespace import enter_private_mount_namespace
+from kata.transport.ttrpc import ServerConnection
+
+_FIRST_CONTAINER_TIMEOUT = 120.0
+_FAREWELL_TIMEOUT = 5.0
+
+
+def serve(invocation: Invocation) -> int:
+    """Run until containerd says Shutdown; return the exit code. The listening socket is descriptor 3."""
+    sandbox, namespace = invocation.require("id"), invocation.require("namespace")
+    try:
+        listening = stat.S_ISSOCK(os.fstat(LISTENER).st_mode)
+    except OSError:
+        listening = False
+    if not listening:
+        raise UsageError("the shim has no listening socket", hint="run it with the action `start`, as containerd does")
+    os.set_inheritable(LISTENER, False)
+    os.chdir("/")  # whoever unmounts the bundle must not find it busy
+    os.umask(0o022)
+    enter_private_mount_namespace()
+    address = make_address(invocation.texts["address"], namespace, sandbox)
+    try:
+        asyncio.run(_run(sandbox, namespace, Log(sandbox, "shim")))
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(find_path(address))
+    return 0
+
+
+async def _run(sandbox: str, namespace: str, log: Log) -> None:
+    loop = asyncio.get_running_loop()
+    fifos = FifoTable()
+    publisher = Publisher(os.environ.get("TTRPC_ADDRESS", ""), namespace, lambda text: log.write("error", text))
+    pod = Pod(sandbox, fifos, log)
+    calls = TaskCalls(pod, fifos, publisher)
+    services = list_services(calls)
+    connections: set[ServerConnection] = set()
+
+    def log_error(call: Call, error: Exception) -> None:
+        log.write("error", f"{call.method} failed", error=repr(error))
+
+    def welcome() -> ServerConnection:
+        connections.difference_update([old for old in connections if old.closed.is_set()])
+        connection = ServerConnection(services, log_error)
+        connections.add(connection)
+        return connection
+
+    for number in (signal.SIGTERM, signal.SIGINT):  # containers go by Delete only, whatever a service manager sends
+        loop.add_signal_handler(number, lambda: None)
+    server = await loop.create_unix_server(welcome, sock=socket.socket(fileno=LISTENER))
+    tasks = [asyncio.create_task(publisher.run()), asyncio.create_task(_end_unused(calls))]
+    await calls.finished.wait()
+    server.close()
+    await pod.close()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_FAREWELL_TIMEOUT):
+            await publisher.drain()
+            for connection in connections:
+                await connection.closed.wait()
+    for task in tasks:
+        task.cancel()
+    publisher.close()
+
+
+async def _end_unused(calls: TaskCalls) -> None:
+    """End a shim that nobody came to use: containerd died between `start` and Create."""
+    await asyncio.sleep(_FIRST_CONTAINER_TIMEOUT)
+    if not calls.is_used():
+        calls.finished.set()

@@ -1,0 +1,81 @@
+"""The sandbox that a shim owns: its directory, its lock, its VM."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+
+from kata.errors import ExistsError, StateError
+from kata.observe.log import Log
+from kata.sandbox import store
+from kata.sandbox.collect import release_sandbox
+from kata.sandbox.container import Container
+from kata.sandbox.sandbox import Sandbox
+from kata.shim.fifo import FifoTable
+from kata.sys.tree import remove_tree
+
+
+class Pod:
+    """Opens the sandbox for the first container, and removes its directory when it is gone."""
+
+    def __init__(self, sandbox_id: str, fifos: FifoTable, log: Log) -> None:
+        self.id = sandbox_id
+        self._fifos = fifos
+        self._log = log
+        self._sandbox: Sandbox | None = None
+        self._follower: asyncio.Task[None] | None = None
+
+    def open(self, bundle: str, config: str | None, on_oom: Callable[[Container], None]) -> Sandbox:
+        """Begin to start the VM for the container of `bundle`; for those after it, return the same sandbox.
+
+        Raise ExistsError where another daemon has a sandbox of this name.
+        """
+        if self._sandbox is None:
+            directory = store.find_sandbox_dir(store.DEFAULT_ROOT, self.id)
+            lock = self._claim(directory)
+            _write_log_to(f"{directory}/service.log")
+            self._sandbox = Sandbox(store.DEFAULT_ROOT, self.id, self._fifos, self._log, on_oom)
+            self._follower = asyncio.create_task(self._follow(self._sandbox, directory, lock))
+            self._sandbox.start(bundle, config)
+        return self._sandbox
+
+    def require(self) -> Sandbox:
+        """Raise StateError before the first container."""
+        if self._sandbox is None:
+            raise StateError(f"sandbox {self.id} has no container yet")
+        return self._sandbox
+
+    def _claim(self, directory: str) -> int:
+        os.makedirs(os.path.dirname(directory), mode=0o700, exist_ok=True)
+        try:
+            os.mkdir(directory, mode=0o700)
+        except FileExistsError as error:
+            if store.is_served(directory) or store.is_being_made(directory):
+                raise ExistsError(f"a sandbox {self.id} exists already", hint=f"it is in {directory}") from error
+            for line in release_sandbox(store.DEFAULT_ROOT, self.id):
+                self._log.write("warning", f"left by a crash: {line}")
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+        return store.lock_sandbox(directory)
+
+    async def _follow(self, sandbox: Sandbox, directory: str, lock: int) -> None:
+        try:
+            await sandbox.gone.wait()
+        finally:
+            with suppress(OSError):
+                remove_tree(directory)
+            os.close(lock)
+
+    async def close(self) -> None:
+        """Release everything. May be called again."""
+        if self._sandbox is not None and not self._sandbox.gone.is_set():
+            await self._sandbox.stop()
+        if self._follower is not None:
+            await self._follower
+
+
+def _write_log_to(path: str) -> None:
+    """Let standard output and error go to the sandbox's log from now on, as `kata-runtime logs` shows it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)

@@ -1,0 +1,55 @@
+"""A process as containerd knows it: from its Create or Exec to its Delete."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from kata.sandbox.process import GuestProcess
+from kata.shim.fifo import FifoAttachment
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """The paths that containerd gave."""
+
+    stdin: str
+    stdout: str
+    stderr: str
+    terminal: bool
+
+
+class Process:
+    """A container's first process (`exec_id` empty) or one executed in it. `exited` is set once, with code and time."""
+
+    def __init__(self, container: str, exec_id: str, streams: Streams, spec: dict[str, Any] | None = None) -> None:
+        """`spec` is OCI's process object of one to be executed, which the guest is told when it is started."""
+        self.container = container
+        self.exec_id = exec_id
+        self.streams = streams
+        self.spec = spec
+        self.attachment = FifoAttachment(streams.stdin, streams.stdout, streams.stderr, terminal=streams.terminal)
+        self.started = False
+        self.starting = asyncio.Lock()
+        self.size: tuple[int, int] | None = None
+        self.exited: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
+        self.guest: GuestProcess | None = None
+        self.watcher: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        container = f"container {self.container}"
+        return f"process {self.exec_id} of {container}" if self.exec_id else container
+
+    @property
+    def ended(self) -> tuple[int, int] | None:
+        """Exit code, and nanoseconds since 1970; None while there is none."""
+        return self.exited.result() if self.exited.done() else None
+
+
+class TaskEntry:
+    """A container as containerd knows it: its first process, its execs, its bundle."""
+
+    def __init__(self, bundle: str, init: Process) -> None:
+        self.bundle = bundle
+        self.init = init
+        self.execs: dict[str, Process] = {}

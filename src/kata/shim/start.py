@@ -1,0 +1,108 @@
+"""`start`: have a shim for the container's sandbox, and tell its address.
+
+containerd waits for this process, so nothing is imported that is not needed, and the daemon is ready to be connected to
+as soon as its socket listens: it need not even run yet.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _socket import socket
+
+from kata.errors import ExistsError, HostError
+from kata.protocol.oci.pod import Role
+from kata.shim.address import SOCKET_ROOT, find_path, is_answered, make_address, open_socket, write_word
+from kata.shim.bundle import find_place
+from kata.shim.flags import Invocation
+
+LISTENER = 3
+"""The descriptor on which the daemon finds its listening socket."""
+
+_LAUNCHER = "import sys; sys.path.insert(0, {!r}); from kata.shim.main import main; sys.exit(main())"
+
+
+def start(invocation: Invocation) -> int:
+    """Start a daemon, or find that of the container's pod, and print the address."""
+    container = invocation.require("id")
+    bundle = os.path.abspath(invocation.texts["bundle"] or os.getcwd())
+    role, sandbox = find_place(bundle, container)
+    address = make_address(invocation.texts["address"], invocation.require("namespace"), sandbox)
+    if role is not Role.MEMBER:
+        listener = bind_address(address)
+        try:
+            pid = _spawn_daemon(invocation, bundle, listener.fileno())
+        finally:
+            listener.close()
+        write_word(f"{bundle}/shim.pid", str(pid))
+    write_word(f"{bundle}/address", address)
+    sys.stdout.write(address)
+    return 0
+
+
+def bind_address(address: str) -> socket:
+    """Listen at an address. What a dead shim left there is replaced; raise ExistsError where one lives."""
+    path = find_path(address)
+    os.makedirs(SOCKET_ROOT, mode=0o711, exist_ok=True)
+    listener = open_socket()
+    try:
+        try:
+            listener.bind(path)
+        except OSError as error:
+            if is_answered(address):
+                raise ExistsError(f"a shim listens at {address} already") from error
+            if os.path.exists(path):
+                os.unlink(path)
+            listener.bind(path)
+        os.chmod(path, 0o600)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise HostError(f"the shim cannot listen at {address}: {error.strerror}") from error
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _spawn_daemon(invocation: Invocation, bundle: str, listener: int) -> int:
+    """Start the daemon in a session of its own. It has none of our streams: containerd waits for their end."""
+    log = _find_log(bundle)
+    command = _find_command()
+    for name in ("address", "namespace", "id", "publish-binary"):
+        command += [f"-{name}", invocation.texts[name]]
+    command += ["-bundle", bundle]
+    if "debug" in invocation.switches:
+        command.append("-debug")
+    return os.posix_spawn(
+        command[0],
+        command,
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_NONBLOCK, 0),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+            (os.POSIX_SPAWN_DUP2, listener, LISTENER),
+        ],
+        setsid=True,
+        setsigmask=[],
+    )
+
+
+def _find_log(bundle: str) -> str:
+    """Return the FIFO whose lines containerd shows as its own, if it reads there."""
+    path = f"{bundle}/log"
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError:
+        return "/dev/null"
+    return path
+
+
+def _find_command() -> list[str]:
+    """Return how to run this program again."""
+    launcher = os.path.abspath(sys.argv[0])
+    if os.path.basename(launcher).startswith("containerd-shim") and os.access(launcher, os.X_OK):
+        return [launcher]
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return [sys.executable or "/usr/bin/python3", "-IS", "-c", _LAUNCHER.format(package)]

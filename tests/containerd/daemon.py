@@ -1,0 +1,154 @@
+"""A real containerd with directories of its own, and `ctr` to drive it; the shim is that of this tree."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import leaks
+from containerd.images import IMAGE, write_image
+
+RUNTIME = "io.containerd.kata.v2"
+_TIMEOUT = 120.0
+_TREE = Path(__file__).parents[2]
+_ARTEFACTS = Path(os.environ.get("KATA_ARTEFACTS", "/usr/local/share/kata-containers"))
+_LAUNCHER = """#!/usr/bin/python3 -IS
+import sys
+sys.path.insert(0, {source!r})
+from kata.shim.main import main
+sys.exit(main())
+"""
+_CONFIG = """
+version = 2
+root = "{place}/root"
+state = "{place}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = "{place}/c.sock"
+"""
+_KATA = """
+[hypervisor.qemu]
+accelerator = "tcg"
+kernel = "{kernel}"
+image = "{image}"
+default_memory = 512
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended; `out` is standard output."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Containerd:
+    """One daemon. `token` is in the name of each container, and of its namespace."""
+
+    def __init__(self, place: Path, image: Path, token: str) -> None:
+        self.place = place
+        self.token = token
+        self.address = f"{place}/c.sock"
+        self._count = 0
+        binaries = place / "bin"
+        binaries.mkdir(parents=True)
+        shim = binaries / "containerd-shim-kata-v2"
+        shim.write_text(_LAUNCHER.format(source=str(_TREE / "src")))
+        shim.chmod(0o755)
+        (place / "config.toml").write_text(_CONFIG.format(place=place))
+        (place / "kata.toml").write_text(_KATA.format(kernel=_ARTEFACTS / "vmlinuz.container", image=image))
+        self._environment = {
+            **os.environ,
+            "PATH": f"{binaries}:{os.environ['PATH']}",
+            "KATA_CONF_FILE": f"{place}/kata.toml",
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        archive = write_image(self.place / "image.tar")
+        self.succeed("images", "import", str(archive))
+        return self
+
+    def start(self) -> None:
+        """Start the daemon and wait until it answers."""
+        with (self.place / "containerd.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                ["containerd", "--config", str(self.place / "config.toml")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+            )
+        deadline = time.monotonic() + 30
+        while self.run("version").code:
+            assert self._process.poll() is None, (self.place / "containerd.log").read_text()
+            assert time.monotonic() < deadline, "containerd does not answer"
+
+    def stop(self) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(30)
+
+    def __exit__(self, *_failure: object) -> None:
+        for name in self.succeed("tasks", "ls", "-q").split():
+            self.run("tasks", "delete", "--force", name)
+        for name in self.succeed("containers", "ls", "-q").split():
+            self.run("containers", "rm", name)
+        self.stop()
+
+    def name(self, what: str) -> str:
+        self._count += 1
+        return f"{self.token}-{self._count}-{what}"
+
+    def command(self, *words: str) -> list[str]:
+        return ["ctr", "--address", self.address, "--namespace", self.token, *words]
+
+    def run(self, *words: str, stdin: str | None = None) -> Done:
+        """Run ctr to its end."""
+        done = subprocess.run(
+            self.command(*words), input=stdin, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def succeed(self, *words: str, stdin: str | None = None) -> str:
+        done = self.run(*words, stdin=stdin)
+        assert done.code == 0, (words, done)
+        return done.out
+
+    def run_container(self, *words: str, flags: tuple[str, ...] = (), stdin: str | None = None) -> Done:
+        """`ctr run --rm` with the runtime under test."""
+        return self.run("run", "--rm", "--runtime", RUNTIME, *flags, IMAGE, self.name("run"), *words, stdin=stdin)
+
+    @contextmanager
+    def hold(self, *words: str, flags: tuple[str, ...] = (), name: str = "") -> Iterator[str]:
+        """Have a detached container during the block."""
+        name = name or self.name("held")
+        self.succeed("run", "-d", "--runtime", RUNTIME, *flags, IMAGE, name, *words)
+        try:
+            yield name
+        finally:
+            self.run("tasks", "delete", "--force", name)
+            self.run("containers", "rm", name)
+
+    def execute(self, container: str, *words: str, flags: tuple[str, ...] = (), stdin: str | None = None) -> Done:
+        return self.run("tasks", "exec", "--exec-id", self.name("exec"), *flags, container, *words, stdin=stdin)
+
+    def find_status(self, container: str) -> str:
+        rows = [line.split() for line in self.succeed("tasks", "ls").splitlines()]
+        return next((row[2] for row in rows if row[0] == container), "")
+
+    def find_pid(self, container: str) -> int:
+        rows = [line.split() for line in self.succeed("tasks", "ls").splitlines()]
+        return next(int(row[1]) for row in rows if row[0] == container)
+
+    def find_traces(self, word: str) -> set[str]:
+        """Return what is on this host whose name holds `word`: a container's id, or the token for all."""
+        found = leaks.find_traces(word, Path("/run/kata"))
+        return {line for line in found if word in line and "containerd --config" not in line}
