@@ -156,3 +156,13 @@ async def test_the_processes_of_a_sandbox_whose_agent_is_lost_end_as_lost_and_th
             assert await container.find_process("").exited == LOST_STATUS
         container.forget(LOST_STATUS)
     assert "the VM ended" in capsys.readouterr().err
+
+
+async def test_a_console_is_quoted_in_lines_without_what_a_terminal_would_obey(tmp_path: Path, vm: SandboxVm) -> None:
+    (tmp_path / "console.log").write_bytes(b"\x1b[2Jone\r\n\ttwo\xc2\x9b\x07\xe2\x80\xae\n")
+    assert vm.machine.read_console() == "?[2Jone\n\ttwo???"
+
+
+async def test_the_last_words_of_a_vmm_keep_their_lines_only() -> None:
+    child = start_child("QEMU", ["sh", "-c", "printf 'one\\n\\033[31mtwo' >&2"])
+    assert (await child.wait()).stderr == "one\n?[31mtwo"
