@@ -12,7 +12,6 @@ from pathlib import Path
 
 from kata.config.artifacts import Artifacts, find_artifacts
 from kata.config.load import load_configuration
-from kata.hypervisor.accelerator import choose_accelerator
 from kata.hypervisor.channel import AGENT_PORT, format_port_name
 from kata.hypervisor.qemu.arguments import Descriptors, Machine, build_arguments
 from kata.hypervisor.qemu.driver import Qemu, QemuSettings
@@ -64,7 +63,7 @@ def build_initrd(directory: Path) -> Path:
 
 def time_bare_boot(directory: Path, initrd: Path) -> float:
     """Return the seconds from starting QEMU to the init's first word. Raise RuntimeError when it never comes."""
-    artifacts = Artifacts(_find_artifacts(directory).kernel, initrd=str(initrd))
+    artifacts = Artifacts(find_artifacts(load_configuration(None).hypervisor).kernel, initrd=str(initrd))
     with _launch(directory, artifacts, ports=()) as launch:
         launch.console.settimeout(_TIMEOUT)
         said = b""
@@ -80,7 +79,7 @@ def read_agent_metrics(directory: Path) -> str:
     """Boot the guest's image and return what its agent says of itself, in Prometheus' format."""
     path = str(directory / "agent.sock")
     port = SerialPort(format_port_name(AGENT_PORT), path)
-    with _launch(directory, _find_artifacts(directory), ports=(port,)):
+    with _launch(directory, find_artifacts(load_configuration(None).hypervisor), ports=(port,)):
         return asyncio.run(_ask_metrics(path))
 
 
@@ -94,12 +93,6 @@ async def _ask_metrics(path: str) -> str:
         client.close()
         await asyncio.sleep(0)  # lets asyncio close the socket
     return answer.metrics
-
-
-def _find_artifacts(directory: Path) -> Artifacts:
-    """Find what a sandbox would be started from."""
-    emulated = choose_accelerator("auto", str(directory)).accelerator == "tcg"
-    return find_artifacts(load_configuration(None).hypervisor, unpacked=emulated)
 
 
 @contextmanager

@@ -25,12 +25,10 @@ def find_prefix() -> str:
     return prefix if rest else "/usr/local"
 
 
-def find_artifacts(config: HypervisorConfig, *, unpacked: bool = False) -> Artifacts:
+def find_artifacts(config: HypervisorConfig) -> Artifacts:
     """Return what the configuration names, else the built kernel and image, else Debian's kernel with its initrd.
 
-    `unpacked` prefers the kernel as an ELF file, which starts without unpacking and relocating itself (and so at the
-    address that it was linked for): in an emulated guest that takes a tenth of a cold start.
-    Raise ConfigError that names what is missing.
+    The built kernel is the ELF file, which starts without unpacking itself. Raise ConfigError that names what is missing.
     """
     share = f"{find_prefix()}/share/kata-containers"
     if config.image and config.initrd:
@@ -40,8 +38,7 @@ def find_artifacts(config: HypervisorConfig, *, unpacked: bool = False) -> Artif
         return _check(
             Artifacts(f"{share}/vmlinuz-debian.container", initrd=f"{share}/kata-containers-initrd-debian.img")
         )
-    elf = f"{share}/vmlinux.container"
-    kernel = config.kernel or (elf if unpacked and os.path.exists(elf) else built)
+    kernel = config.kernel or built
     if config.initrd:
         return _check(Artifacts(kernel, initrd=config.initrd))
     return _check(Artifacts(kernel, image=config.image or f"{share}/kata-containers.img"))

@@ -141,8 +141,7 @@ def _probe_host(site: Site) -> Host:
     if hypervisor.acceleration.warning:
         site.log.write("warning", hypervisor.acceleration.warning)
     channel = choose_guest_channel(hypervisor.find_capabilities(), config.guest_channel)
-    emulated = hypervisor.acceleration.accelerator == "tcg"
-    return Host(hypervisor, find_artifacts(config, unpacked=emulated), channel)
+    return Host(hypervisor, find_artifacts(config), channel)
 
 
 def _start_virtiofsd(site: Site, share: Share) -> Virtiofsd:

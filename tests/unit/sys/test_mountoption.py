@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kata.agent.mountoption import parse_options
 from kata.agent.storage import find_option
 from kata.sys import linux
+from kata.sys.mountoption import parse_options
 
 
 def test_words_become_flags_and_the_rest_stays_data() -> None:
