@@ -68,6 +68,7 @@ class Sandbox:
         self._reserved: set[str] = set()
         self._cgroup = ""
         self._stopped: asyncio.Task[None] | None = None
+        self._creations: dict[str, asyncio.Task[None]] = {}
         self._deletions: dict[str, asyncio.Task[None]] = {}
         self.is_released = False
 
@@ -138,12 +139,25 @@ class Sandbox:
         if self._stopped is not None:
             raise StateError(f"sandbox {self.id} is stopping; container {container_id} cannot join it")
         self._reserved.add(container_id)
+        creation = asyncio.create_task(self._create_reserved(container_id, bundle, pid))
+        self._creations[container_id] = creation
         try:
-            vm = await self._wait_started()
-            await self._create(vm, container_id, read_bundle(bundle), pid)
+            await asyncio.wait({creation})
         finally:
+            if not creation.done():
+                creation.cancel()
+                await asyncio.wait({creation})
+            del self._creations[container_id]
             self._reserved.discard(container_id)
             await self._stop_unused()
+        # A deletion cancels the creation, and that must reach the caller as an answer, not as its own end.
+        if creation.cancelled():
+            raise StateError(f"container {container_id} was deleted while it was created")
+        creation.result()
+
+    async def _create_reserved(self, container_id: str, bundle: str, pid: int) -> None:
+        vm = await self._wait_started()
+        await self._create(vm, container_id, read_bundle(bundle), pid)
 
     async def _wait_started(self) -> SandboxVm:
         assert self._started is not None
@@ -214,11 +228,7 @@ class Sandbox:
     async def exec(self, container_id: str, exec_id: str, process: dict[str, Any]) -> None:
         container = self.find_container(container_id)
         attachment = await self._attachments.take(container_id, exec_id, timeout=_STAND_IN_TIMEOUT)
-        try:
-            await container.exec(exec_id, process, attachment)
-        except BaseException:
-            attachment.finish(None)
-            raise
+        await container.exec(exec_id, process, attachment)
 
     async def start_container(self, container_id: str) -> None:
         container = self.find_container(container_id)
@@ -241,11 +251,17 @@ class Sandbox:
     async def delete_container(self, container_id: str, *, force: bool) -> None:
         """Delete a container; with the last one the sandbox goes. A second call waits for the first.
 
-        It goes on when the caller is cancelled: half a deletion could not be told from a whole one.
+        It goes on when the caller is cancelled: half a deletion could not be told from a whole one. Forced, it ends a
+        creation under way.
         """
+        creation = self._creations.get(container_id)
+        if creation is not None:
+            if not force:
+                raise StateError(f"container {container_id} is being created", hint="end its `create` first")
+            creation.cancel()
+            await asyncio.wait({creation})
+            return
         container = self.find_container(container_id)
-        if container.status == Status.CREATING:
-            raise StateError(f"container {container_id} is being created", hint="end its `create` first")
         container.check_deletable(force=force)
         deletion = self._deletions.get(container_id)
         if deletion is None:
