@@ -25,6 +25,9 @@ class LateInput(Endpoint):
         self._held: list[int] = []
         self._ending = False
         self._socket = None
+        self._asks_first = False
+        self._waiting = None
+        self._closed = False
 
     def open(self) -> None:
         """Open the FIFO on both sides: a client that leaves does not end the input. Raise HostError."""
@@ -46,6 +49,8 @@ class LateInput(Endpoint):
         return await super().read()
 
     def close(self) -> None:
+        self._closed = True
+        self._end_wait()
         for descriptor in self._held:
             os.close(descriptor)
         self._held.clear()
