@@ -25,11 +25,15 @@ class GoneError(KataError):
 
 
 class Peer:
-    """Keeps the calls it got in `calls`. `exit` is the exit code once it is set; output comes from queues."""
+    """Keeps the calls it got in `calls`, and answers those named in `held` when told to.
+
+    `exit` is the exit code once it is set; output comes from queues.
+    """
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Message]] = []
         self.heard = asyncio.Event()
+        self.held: dict[str, asyncio.Event] = {}
         self.exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.output: dict[str, asyncio.Queue[bytes]] = {"Stdout": asyncio.Queue(), "Stderr": asyncio.Queue()}
         self.stdin = bytearray()
@@ -59,6 +63,9 @@ class Peer:
     def _note(self, name: str) -> Callable[[Any], Awaitable[Empty]]:
         async def handle(request: Message) -> Empty:
             self.calls.append((name, request))
+            if name in self.held:
+                self.heard.set()
+                await self.held[name].wait()
             return Empty()
 
         return handle

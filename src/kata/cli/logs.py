@@ -8,6 +8,7 @@ from kata.cli.invocation import Invocation
 from kata.cli.records import find_sandbox_dir
 from kata.cli.sandbox_id import find_sandbox
 from kata.errors import UsageError
+from kata.protocol.text import clean_text
 
 _SOURCES = ("service", "agent", "console")
 _PAUSE_MS = 200
@@ -50,6 +51,6 @@ class Tail:
         *lines, self._rest = self._rest.split(b"\n")
         for line in lines:
             text = line.decode(errors="replace").rstrip("\r")
-            shown = "".join(char if char.isprintable() or char == "\t" else "?" for char in text)
+            shown = clean_text(text, keep="\t")
             print(f"{self._name}: {shown}" if named else shown)
         sys.stdout.flush()

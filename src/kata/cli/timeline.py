@@ -15,6 +15,9 @@ def run_timeline(invocation: Invocation) -> int:
     path = f"{find_sandbox_dir(invocation.root, sandbox)}/timeline.json"
     if not os.path.exists(path):
         raise NotFoundError(f"sandbox {sandbox} has no timeline yet", hint="it is written once the VM has started")
-    rows = [(phase.name, f"{phase.start_ms:.1f}", f"{phase.ms:.1f}") for phase in read_phases(path)]
+    rows = [
+        (f"{phase.name} (failed)" if phase.failed else phase.name, f"{phase.start_ms:.1f}", f"{phase.ms:.1f}")
+        for phase in read_phases(path)
+    ]
     print(format_table([("PHASE", "START MS", "MS"), *rows]))
     return 0

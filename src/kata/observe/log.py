@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import Any, Literal
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -21,9 +22,15 @@ class Log:
         self._least = _ORDER.index(level)
 
     def write(self, level: Level, message: str, **fields: Any) -> None:
+        """Write a line, without `fields` where one of them has no JSON form. It never raises: work goes on unlogged."""
         if _ORDER.index(level) < self._least:
             return
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
-        line = {"time": stamp, "level": level, "msg": message, **self._fixed, **fields}
-        print(json.dumps(line, default=str), file=sys.stderr, flush=True)
+        line = {"time": stamp, "level": level, "msg": message, **self._fixed}
+        try:
+            text = json.dumps(line | fields, default=str)
+        except Exception:  # noqa: BLE001 - a value's own __str__ may raise anything
+            text = json.dumps(line)
+        with suppress(OSError, ValueError):  # a full disk, nobody at the other end, or a closed stream
+            print(text, file=sys.stderr, flush=True)

@@ -6,17 +6,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from kata.sys.file import replace_file
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A span. `start_ms` counts from the start of the timeline, `ms` is its length; both in milliseconds."""
+    """A span. `start_ms` counts from the start of the timeline, `ms` is its length; both in milliseconds.
+
+    `failed` tells that it ended with an error.
+    """
 
     name: str
     start_ms: float
     ms: float
+    failed: bool = False
 
 
 class Timeline:
@@ -34,12 +39,21 @@ class Timeline:
         """Time the block as the phase `name`. `current` names the innermost phase under way, also in a failure."""
         before, self.current = self.current, name
         start = time.monotonic()
-        yield
-        self.current = before
-        self.phases.append(Phase(name, (start - self._zero) * 1e3, (time.monotonic() - start) * 1e3))
+        failed = True
+        try:
+            yield
+            self.current = before
+            failed = False
+        finally:
+            now = time.monotonic()
+            self.phases.append(Phase(name, (start - self._zero) * 1e3, (now - start) * 1e3, failed))
 
     def write(self) -> None:
-        rows = [{"phase": p.name, "start_ms": round(p.start_ms, 1), "ms": round(p.ms, 1)} for p in self.phases]
+        rows: list[dict[str, Any]] = []
+        for phase in self.phases:
+            rows.append({"phase": phase.name, "start_ms": round(phase.start_ms, 1), "ms": round(phase.ms, 1)})
+            if phase.failed:
+                rows[-1]["failed"] = True
         replace_file(self._path, json.dumps({"began": self._began, "phases": rows}))
 
 
@@ -49,4 +63,5 @@ def read_phases(path: str) -> list[Phase]:
         return []
     with open(path) as file:
         rows = json.load(file)["phases"]
-    return sorted((Phase(r["phase"], r["start_ms"], r["ms"]) for r in rows), key=lambda phase: phase.start_ms)
+    phases = [Phase(row["phase"], row["start_ms"], row["ms"], row.get("failed", False)) for row in rows]
+    return sorted(phases, key=lambda phase: phase.start_ms)

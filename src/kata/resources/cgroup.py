@@ -7,20 +7,38 @@ guest's to enforce; here they would hit the VMM.
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from kata.errors import HostError
 
 _BASE = "/sys/fs/cgroup"
 _REMOVE_TIMEOUT = 5.0
 
 
 def translate_path(path: str) -> str:
-    """Return the directory form of an OCI cgroups path; systemd's `slice:prefix:name` becomes slice and scope."""
+    """Return the directory form of an OCI cgroups path.
+
+    systemd's `slice:prefix:name` becomes the directories of the slice and of the scope in it, `prefix-name.scope`.
+    """
     if path.count(":") == 2 and not path.startswith("/"):
         group, prefix, name = path.split(":")
-        unit = name if name.endswith((".slice", ".scope")) else f"{prefix}-{name}.scope"
-        path = f"{group or 'system.slice'}/{unit}"
+        unit = f"{prefix}-{name}" if prefix else name
+        path = f"{_expand_slice(group or 'system.slice')}/" + (
+            name if name.endswith((".slice", ".scope")) else f"{unit}.scope"
+        )
     parts = [part for part in path.split("/") if part not in ("", ".", "..")]
     return "/".join(parts)
+
+
+def _expand_slice(name: str) -> str:
+    """Return where systemd keeps a slice: `a-b.slice` is in `a.slice`, and `-.slice` is the root.
+
+    Source: systemd.slice(5).
+    """
+    words = name.removesuffix(".slice").split("-")
+    if not any(words):
+        return ""
+    return "/".join(f"{'-'.join(words[: count + 1])}.slice" for count in range(len(words)))
 
 
 def list_hierarchies() -> list[str]:
@@ -32,16 +50,27 @@ def list_hierarchies() -> list[str]:
     return [row[1] for row in rows if row[2] in ("cgroup", "cgroup2") and row[1].startswith(_BASE)]
 
 
-def create_cgroup(path: str, before: Callable[[str], None]) -> None:
-    """Create the cgroup in every hierarchy. `before` is told each directory that is about to be made, parents first."""
-    for hierarchy in list_hierarchies():
+def create_cgroup(path: str, before: Callable[[str], None], hierarchies: Sequence[str] | None = None) -> None:
+    """Create the cgroup in every hierarchy of this host, or in those given.
+
+    `before` is told each directory that is about to be made, parents first. Raise HostError.
+    """
+    for hierarchy in list_hierarchies() if hierarchies is None else hierarchies:
         directory = hierarchy
         for part in translate_path(path).split("/"):
             directory = f"{directory}/{part}"
             if not os.path.exists(directory):
                 before(directory)
-                os.mkdir(directory)
-                _copy_cpuset(directory)
+                _make(directory)
+
+
+def _make(directory: str) -> None:
+    try:
+        with contextlib.suppress(FileExistsError):  # the engine, or the pod's next container, was faster
+            os.mkdir(directory)
+        _copy_cpuset(directory)
+    except OSError as error:
+        raise HostError(f"cgroup {directory} cannot be made: {error.strerror}") from error
 
 
 def _copy_cpuset(directory: str) -> None:
@@ -52,12 +81,21 @@ def _copy_cpuset(directory: str) -> None:
                 own.write(parent.read())
 
 
-def join_cgroup(path: str, pid: int) -> None:
-    """Move a process into the cgroup in every hierarchy that has it."""
-    for hierarchy in list_hierarchies():
-        procs = f"{hierarchy}/{translate_path(path)}/cgroup.procs"
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(procs, "w") as file:
-            file.write(str(pid))
+def join_cgroup(path: str, pid: int, hierarchies: Sequence[str] | None = None) -> None:
+    """Move a process into the cgroup in every hierarchy that has it: of this host, or of those given. Raise HostError.
+
+    A process that has ended meanwhile needs no cgroup.
+    """
+    for hierarchy in list_hierarchies() if hierarchies is None else hierarchies:
+        directory = f"{hierarchy}/{translate_path(path)}"
+        try:
+            with (
+                contextlib.suppress(FileNotFoundError, ProcessLookupError),
+                open(f"{directory}/cgroup.procs", "w") as file,
+            ):
+                file.write(str(pid))
+        except OSError as error:
+            raise HostError(f"process {pid} cannot enter the cgroup {directory}: {error.strerror}") from error
 
 
 def leave_cgroup(path: str, pid: int) -> None:

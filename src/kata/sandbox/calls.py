@@ -7,7 +7,7 @@ from typing import Any
 from kata.errors import UsageError
 from kata.protocol.messages import sandbox as wire
 from kata.protocol.messages.types import Empty
-from kata.sandbox.procview import clean_text
+from kata.protocol.text import clean_text
 from kata.sandbox.sandbox import Sandbox
 from kata.sandbox.stats import describe_stats
 from kata.transport.ttrpc import Method, Services

@@ -5,9 +5,10 @@ import json
 import os
 import signal
 import time
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from kata.errors import (
     Code,
@@ -32,6 +33,8 @@ from kata.sandbox.procview import ProcView
 from kata.sandbox.states import Status, move_container
 from kata.sandbox.translation import Translation
 from kata.storage.share import Share
+
+Result = TypeVar("Result")
 
 _SIGNAL_TIMEOUT = 10.0
 _REMOVE_TIMEOUT = 10.0
@@ -86,6 +89,7 @@ class Container:
         self._watcher: asyncio.Task[None] | None = None
         self._view: ProcView | None = None
         self._forgotten = False
+        self._changes: set[asyncio.Task[Any]] = set()
         store.write_container(root, record)
 
     @property
@@ -104,6 +108,18 @@ class Container:
     def _require(self, *allowed: Status) -> None:
         if self.status not in allowed:
             raise StateError(f"container {self.id} is not {' or '.join(allowed)}: it is {self.status}")
+
+    async def _finish(self, change: Coroutine[Any, Any, Result]) -> Result:
+        """Carry a change through also when the caller is cancelled: the guest does, so the host has to know."""
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._see_finished)
+        return await asyncio.shield(task)
+
+    def _see_finished(self, task: "asyncio.Task[Any]") -> None:
+        self._changes.discard(task)
+        if not task.cancelled():
+            task.exception()  # for the caller; one that was cancelled has no use for it
 
     async def create(self, translation: Translation, attachment: Attached) -> None:
         """Make the container in the guest, up to its init waiting for `start`."""
@@ -147,6 +163,9 @@ class Container:
 
     async def start(self) -> list[str]:
         """Let the init run. Return a sentence for each poststart hook that failed, which changes nothing else."""
+        return await self._finish(self._start())
+
+    async def _start(self) -> list[str]:
         self._require(Status.CREATED)
         await self._guest.start_container(self.id)
         if self.status == Status.CREATED:
@@ -177,7 +196,17 @@ class Container:
         return process
 
     async def exec(self, exec_id: str, process: dict[str, Any], attachment: Attached) -> None:
-        """Run one more process: `process` is OCI's process object."""
+        """Run one more process: `process` is OCI's process object. The attachment is let go of when that fails."""
+        await self._finish(self._own_exec(exec_id, process, attachment))
+
+    async def _own_exec(self, exec_id: str, process: dict[str, Any], attachment: Attached) -> None:
+        try:
+            await self._exec(exec_id, process, attachment)
+        except BaseException:
+            attachment.finish(None)
+            raise
+
+    async def _exec(self, exec_id: str, process: dict[str, Any], attachment: Attached) -> None:
         self._require(Status.RUNNING, Status.CREATED)
         if exec_id in self.execs or not exec_id or exec_id == self.id:
             raise ExistsError(f"container {self.id} has a process {exec_id or self.id} already")
@@ -191,11 +220,17 @@ class Container:
         running.follow()
 
     async def pause(self) -> None:
+        await self._finish(self._pause())
+
+    async def _pause(self) -> None:
         self._require(Status.RUNNING)
         await self._guest.pause_container(self.id)
         self._move(Status.PAUSED)
 
     async def resume(self) -> None:
+        await self._finish(self._resume())
+
+    async def _resume(self) -> None:
         self._require(Status.PAUSED)
         await self._guest.resume_container(self.id)
         self._move(Status.RUNNING)

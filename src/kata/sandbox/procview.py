@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from kata.errors import KataError
 from kata.protocol.messages.inspect import ProcessInfo
+from kata.protocol.text import clean_text
 from kata.sys.fanotify import allow_open, read_openers, watch_opens
 from kata.sys.tree import remove_tree
 
@@ -133,8 +134,3 @@ def format_status(process: ProcessInfo) -> str:
 def _pick_state(process: ProcessInfo) -> str:
     """Return one of the letters of proc(5), whatever the guest says: an empty field would shift all others."""
     return process.state if len(process.state) == 1 and process.state in _STATES else "?"
-
-
-def clean_text(text: str) -> str:
-    """Replace what is not printable: a process names itself, and must not forge lines or steer a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)

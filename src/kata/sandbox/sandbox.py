@@ -13,6 +13,7 @@ from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.protocol.messages import agent as wire
 from kata.resources.cgroup import create_cgroup, drop_cgroup, join_cgroup, leave_cgroup
+from kata.resources.host import measure_host
 from kata.resources.size import size_vm
 from kata.sandbox import store
 from kata.sandbox.attach import Attachments
@@ -67,6 +68,7 @@ class Sandbox:
         self._reserved: set[str] = set()
         self._cgroup = ""
         self._stopped: asyncio.Task[None] | None = None
+        self._creations: dict[str, asyncio.Task[None]] = {}
         self._deletions: dict[str, asyncio.Task[None]] = {}
         self.is_released = False
 
@@ -84,7 +86,7 @@ class Sandbox:
     async def _start(self, bundle: str, config: str | None) -> SandboxVm:
         self._config = load_configuration(config)
         first = read_bundle(bundle)
-        size = size_vm(first.spec, self._config.hypervisor)
+        size = size_vm(first.spec, self._config.hypervisor, measure_host())
         with self.timeline.measure("host cgroup"):
             self._cgroup = _find_cgroup(first.spec)
             self._enter_cgroup(first.spec, os.getpid())
@@ -137,12 +139,25 @@ class Sandbox:
         if self._stopped is not None:
             raise StateError(f"sandbox {self.id} is stopping; container {container_id} cannot join it")
         self._reserved.add(container_id)
+        creation = asyncio.create_task(self._create_reserved(container_id, bundle, pid))
+        self._creations[container_id] = creation
         try:
-            vm = await self._wait_started()
-            await self._create(vm, container_id, read_bundle(bundle), pid)
+            await asyncio.wait({creation})
         finally:
+            if not creation.done():
+                creation.cancel()
+                await asyncio.wait({creation})
+            del self._creations[container_id]
             self._reserved.discard(container_id)
             await self._stop_unused()
+        # A deletion cancels the creation, and that must reach the caller as an answer, not as its own end.
+        if creation.cancelled():
+            raise StateError(f"container {container_id} was deleted while it was created")
+        creation.result()
+
+    async def _create_reserved(self, container_id: str, bundle: str, pid: int) -> None:
+        vm = await self._wait_started()
+        await self._create(vm, container_id, read_bundle(bundle), pid)
 
     async def _wait_started(self) -> SandboxVm:
         assert self._started is not None
@@ -189,7 +204,8 @@ class Sandbox:
             attachment.finish(None)
             await asyncio.shield(asyncio.create_task(self._undo_create(container, vm)))
             raise
-        self.timeline.write()
+        finally:
+            self.timeline.write()
 
     def _enter_cgroup(self, spec: dict[str, Any], pid: int) -> None:
         """Put a process where the engine looks for a container's usage: the stand-in, or this daemon.
@@ -212,16 +228,15 @@ class Sandbox:
     async def exec(self, container_id: str, exec_id: str, process: dict[str, Any]) -> None:
         container = self.find_container(container_id)
         attachment = await self._attachments.take(container_id, exec_id, timeout=_STAND_IN_TIMEOUT)
-        try:
-            await container.exec(exec_id, process, attachment)
-        except BaseException:
-            attachment.finish(None)
-            raise
+        await container.exec(exec_id, process, attachment)
 
     async def start_container(self, container_id: str) -> None:
-        with self.timeline.measure("start container"):
-            self._report(await self.find_container(container_id).start())
-        self.timeline.write()
+        container = self.find_container(container_id)
+        try:
+            with self.timeline.measure("start container"):
+                self._report(await container.start())
+        finally:
+            self.timeline.write()
 
     async def _undo_create(self, container: Container, vm: SandboxVm) -> None:
         if len(self.containers) > 1 and self._stopped is None:  # else the VM goes, and the container with it
@@ -236,11 +251,17 @@ class Sandbox:
     async def delete_container(self, container_id: str, *, force: bool) -> None:
         """Delete a container; with the last one the sandbox goes. A second call waits for the first.
 
-        It goes on when the caller is cancelled: half a deletion could not be told from a whole one.
+        It goes on when the caller is cancelled: half a deletion could not be told from a whole one. Forced, it ends a
+        creation under way.
         """
+        creation = self._creations.get(container_id)
+        if creation is not None:
+            if not force:
+                raise StateError(f"container {container_id} is being created", hint="end its `create` first")
+            creation.cancel()
+            await asyncio.wait({creation})
+            return
         container = self.find_container(container_id)
-        if container.status == Status.CREATING:
-            raise StateError(f"container {container_id} is being created", hint="end its `create` first")
         container.check_deletable(force=force)
         deletion = self._deletions.get(container_id)
         if deletion is None:

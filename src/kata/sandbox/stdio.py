@@ -99,15 +99,18 @@ class Endpoint:
         if self._closed:
             return
         self._closed = True
+        self._end_wait()
+        if self._socket is not None:
+            self._socket.close()
+        else:
+            os.close(self._descriptor)
+
+    def _end_wait(self) -> None:
         if self._waiting is not None:
             loop = self._waiting.get_loop()
             loop.remove_reader(self._descriptor)
             loop.remove_writer(self._descriptor)
             self._waiting.cancel()
-        if self._socket is not None:
-            self._socket.close()
-        else:
-            os.close(self._descriptor)
 
 
 def _wake(ready: "asyncio.Future[None]") -> None:

@@ -20,6 +20,10 @@ GUEST_SHM = "/run/kata-containers/sandbox/shm"
 _CONTAINER_TYPE = "io.katacontainers.pkg.oci.container_type"
 _BUNDLE_PATH = "io.katacontainers.pkg.oci.bundle_path"
 _DROPPED_NAMESPACES = {"network", "time"}
+_OWN_TYPES = {"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs"}
+"""File systems without a source: what a spec names there is for people."""
+
+_PATH_OPTIONS = {"lowerdir", "upperdir", "workdir"}
 _NAME_SIZE = 32  # characters of a source in its name, which has 255 bytes with the id of the container
 
 
@@ -91,9 +95,28 @@ def _translate_linux(linux: oci.Linux, container: str) -> bool:
     return sandbox_pidns
 
 
+def _keep_mount(mount: oci.Mount, container: str) -> oci.Mount:
+    """Return a mount that the guest makes of its own. What it names of the host would be another thing there."""
+    for option in mount.options:
+        key, _, value = option.partition("=")
+        if key in _PATH_OPTIONS or value.startswith("/"):
+            raise UnsupportedError(
+                f"container {container}: the {mount.type} mount on {mount.destination} names the host's {option}",
+                hint="mount it on the host and bind it into the container",
+            )
+    if mount.type in _OWN_TYPES:
+        return oci.Mount(destination=mount.destination, type=mount.type, source=mount.type, options=list(mount.options))
+    if "/" in mount.source:
+        raise UnsupportedError(
+            f"container {container}: the {mount.type} mount on {mount.destination} is of {mount.source} on the host",
+            hint="mount it on the host and bind it into the container",
+        )
+    return mount
+
+
 def _translate_mount(mount: oci.Mount, container: str, bundle: str, root: str, shared: list[Shared]) -> oci.Mount:
     if mount.type != "bind" and not {"bind", "rbind"} & set(mount.options):
-        return mount
+        return _keep_mount(mount, container)
     if mount.destination == "/dev/shm":
         return oci.Mount(destination=mount.destination, type="bind", source=GUEST_SHM, options=["rbind"])
     source = os.path.join(bundle, mount.source)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from kata.errors import DeadlineError, HostError
+from kata.protocol.text import clean_text
 from kata.sys.process import read_start_ticks
 from kata.transport.boundedlog import BoundedLog
 
@@ -60,10 +61,13 @@ class Child:
         return self._ended.result() if self._ended.done() else None
 
     def read_stderr(self) -> str:
-        """The end of what it wrote to standard error until now."""
+        """The end of what it wrote to standard error until now, without what a terminal obeys.
+
+        A program that serves a guest quotes it.
+        """
         if self._stderr >= 0:
             self._drain()
-        return self._tail.decode(errors="replace").strip()
+        return clean_text(self._tail.decode(errors="replace"), keep="\n\t").strip()
 
     def _drain(self) -> None:
         """Read what is there, a bounded amount, so that a chattering child cannot hold the loop."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from kata.errors import Code, DeadlineError, GuestError, KataError, ProtocolError
 from kata.protocol.protobuf import Message
+from kata.protocol.text import clean_text
 from kata.protocol.ttrpc.engine import Answer, Call, ClientEngine, ServerEngine
 
 Reply = TypeVar("Reply", bound=Message)
@@ -89,7 +90,8 @@ class Client(asyncio.Protocol):
         finally:
             self._waiting.pop(stream, None)
         if answer.code != Code.OK:
-            raise GuestError(answer.message or f"{self.peer} refused {method}", status=_find_code(answer.code))
+            message = clean_text(answer.message) or f"{self.peer} refused {method}"
+            raise GuestError(message, status=_find_code(answer.code))
         return reply.decode(answer.payload)
 
     def close(self) -> None:

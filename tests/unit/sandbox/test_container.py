@@ -1,8 +1,9 @@
 import asyncio
 import json
 import os
+import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,55 @@ async def test_a_poststart_hook_that_fails_is_told_and_changes_nothing(tmp_path:
         container.forget(0)
         [failure] = await container.run_poststop()
         assert "poststop hook /bin/false" in failure
+
+
+async def _cancel_while_held(peer: Peer, name: str, call: Coroutine[Any, Any, object]) -> None:
+    """Cancel a call when the guest has it, and let the guest answer then."""
+    peer.held[name] = asyncio.Event()
+    calling = asyncio.create_task(call)
+    await peer.heard.wait()
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    peer.held[name].set()
+
+
+async def test_a_start_whose_caller_is_gone_is_a_start(tmp_path: Path, guest: Guest, peer: Peer) -> None:
+    container = _make_container(tmp_path, guest)
+    with await _create(container):
+        await _cancel_while_held(peer, "StartContainer", container.start())
+        await asyncio.wait(container._changes)
+        assert container.status == Status.RUNNING
+        container.forget(0)
+
+
+async def test_an_exec_whose_caller_is_gone_has_an_owner_and_ends_with_its_stand_in(
+    tmp_path: Path, guest: Guest, peer: Peer
+) -> None:
+    container = _make_container(tmp_path, guest)
+    with await _create(container):
+        await container.start()
+        stand_in, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        attachment = Attachment(ours, Stdio(*(os.open("/dev/null", os.O_RDWR) for _ in range(3))), 1, terminal=False)
+        with stand_in:
+            await _cancel_while_held(peer, "ExecProcess", container.exec("e", {"args": ["sh"]}, attachment))
+            await asyncio.wait(container._changes)
+            process = container.find_process("e")
+        async with asyncio.timeout(10):
+            assert await process.exited == 128 + signal.SIGKILL
+        container.forget(0)
+
+
+async def test_an_exec_that_is_refused_lets_go_of_its_stand_in(tmp_path: Path, guest: Guest) -> None:
+    container = _make_container(tmp_path, guest)
+    with await _create(container):
+        stand_in, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        attachment = Attachment(ours, Stdio(*(os.open("/dev/null", os.O_RDWR) for _ in range(3))), 1, terminal=False)
+        with stand_in:
+            with pytest.raises(UsageError, match=r"process\.args"):
+                await container.exec("e", {"args": 1}, attachment)
+            assert stand_in.recv(1) == b""
+        container.forget(0)
 
 
 @pytest.mark.parametrize("point", ["prestart", "createRuntime", "createContainer"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kata.config.model import Configuration
-from kata.errors import GuestError
+from kata.errors import GuestError, StateError
 from kata.hypervisor.channel import AGENT_PORT
 from kata.hypervisor.qemu.vm import QemuVm
 from kata.hypervisor.spec import VmSpec
@@ -24,7 +24,7 @@ from kata.sandbox.container import Container, name_moment, read_bundle
 from kata.sandbox.line import Line, find_port_socket
 from kata.sandbox.process import LOST_STATUS
 from kata.sandbox.sandbox import Sandbox
-from kata.sandbox.states import Status
+from kata.sandbox.states import SandboxState, Status
 from kata.sandbox.stdio import Stdio
 from kata.sandbox.translation import translate_spec
 from kata.sandbox.vm import SandboxVm, Site, _reach_agent
@@ -138,9 +138,7 @@ async def test_a_vmm_that_is_killed_is_named_before_what_its_death_broke(peer: P
 async def test_the_processes_of_a_sandbox_whose_agent_is_lost_end_as_lost_and_the_log_says_why(
     tmp_path: Path, peer: Peer, vm: SandboxVm, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "rootfs").mkdir()
-    (tmp_path / "config.json").write_text(json.dumps({"root": {"path": "rootfs"}, "process": {"args": ["sh"]}}))
-    bundle = read_bundle(str(tmp_path))
+    bundle = read_bundle(_write_bundle(tmp_path))
     record = store.ContainerRecord("c", "s", bundle.path, os.getpid(), Status.CREATING, name_moment())
     container = Container(str(tmp_path), vm.guest, bundle, record, ())
     stand_in, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -156,3 +154,39 @@ async def test_the_processes_of_a_sandbox_whose_agent_is_lost_end_as_lost_and_th
             assert await container.find_process("").exited == LOST_STATUS
         container.forget(LOST_STATUS)
     assert "the VM ended" in capsys.readouterr().err
+
+
+async def test_a_console_is_quoted_in_lines_without_what_a_terminal_would_obey(tmp_path: Path, vm: SandboxVm) -> None:
+    (tmp_path / "console.log").write_bytes(b"\x1b[2Jone\r\n\ttwo\xc2\x9b\x07\xe2\x80\xae\n")
+    assert vm.machine.read_console() == "?[2Jone\n\ttwo???"
+
+
+async def test_the_last_words_of_a_vmm_keep_their_lines_only() -> None:
+    child = start_child("QEMU", ["sh", "-c", "printf 'one\\n\\033[31mtwo' >&2"])
+    assert (await child.wait()).stderr == "one\n?[31mtwo"
+
+
+async def test_a_forced_deletion_ends_a_creation_and_leaves_nothing(tmp_path: Path, vm: SandboxVm) -> None:
+    with socket.socket(socket.AF_UNIX) as unused:
+        sandbox = Sandbox(str(tmp_path), "s", AttachServer(unused), Log("s", "sandbox"))
+        sandbox._state, sandbox._vm = SandboxState.RUNNING, vm
+        sandbox._started = asyncio.create_task(asyncio.sleep(0, vm))
+        creating = asyncio.create_task(sandbox.create_container("c", _write_bundle(tmp_path), os.getpid()))
+        # Its stand-in never comes, so it cannot end by itself.
+        await asyncio.wait({creating}, timeout=0)
+        assert sandbox._creations
+        with pytest.raises(StateError, match="is being created"):
+            await sandbox.delete_container("c", force=False)
+        async with asyncio.timeout(5):
+            await sandbox.delete_container("c", force=True)
+            with pytest.raises(StateError, match="deleted while it was created"):
+                await creating
+            await sandbox.gone.wait()
+    assert not sandbox.containers
+    assert not is_alive(vm.machine.pid, vm.machine.start_ticks)
+
+
+def _write_bundle(directory: Path) -> str:
+    (directory / "rootfs").mkdir()
+    (directory / "config.json").write_text(json.dumps({"root": {"path": "rootfs"}, "process": {"args": ["sh"]}}))
+    return str(directory)

@@ -122,6 +122,13 @@ async def test_an_error_of_ours_becomes_its_status_and_sentence() -> None:
     assert caught.value.status is Code.NOT_FOUND
 
 
+async def test_what_a_terminal_would_obey_in_an_error_is_shown_as_question_marks() -> None:
+    async with connect(Handlers()) as (client, _):
+        with pytest.raises(GuestError) as caught:
+            await client.call("t.Test", "Missing", KeyValue(key="\x1b]0;title\x07\r\n\u202eevil"), KeyValue, timeout=5)
+    assert caught.value.message == "there is no ?]0;title????evil (look elsewhere)"
+
+
 async def test_an_unforeseen_error_is_reported_and_becomes_internal() -> None:
     handlers = Handlers()
     async with connect(handlers) as (client, _):

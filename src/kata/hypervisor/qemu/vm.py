@@ -9,6 +9,7 @@ from kata.hypervisor.driver import VmExit
 from kata.hypervisor.qemu.hotplug import Hotplug
 from kata.hypervisor.spec import BlockDevice, NetDevice, PciAddress, VfioDevice, VmSpec, VmState
 from kata.protocol.qmp import Event
+from kata.protocol.text import clean_text
 from kata.transport.boundedlog import BoundedLog
 from kata.transport.child import Child, Ending
 from kata.transport.qmp import QmpSession
@@ -87,7 +88,8 @@ class QemuVm:
     def read_console(self) -> str:
         if not self._released:
             self._drain_console()
-        return self._log.read_tail(_CONSOLE_TAIL).decode(errors="replace").strip()
+        tail = self._log.read_tail(_CONSOLE_TAIL).decode(errors="replace").replace("\r\n", "\n")
+        return clean_text(tail, keep="\n\t").strip()
 
     async def wait_exit(self) -> VmExit:
         ending = await self._child.wait()

@@ -14,12 +14,18 @@ Kind = TypeVar("Kind", bound=Message)
 
 _RENAMED = {"ociversion": "version"}
 _TYPES: dict[str, type] = {"string": str, "bool": bool}
+_RANGES = {
+    "int32": (-(1 << 31), (1 << 31) - 1),
+    "int64": (-(1 << 63), (1 << 63) - 1),
+    "uint32": (0, (1 << 32) - 1),
+    "uint64": (0, (1 << 64) - 1),
+}
 
 
 def load_message(kind: type[Kind], document: Any, path: str) -> Kind:
     """Return the message that an OCI JSON object describes; null is absent, keys without a field are left out.
 
-    `path` is the object's place in its file. Raise UsageError that names the place and the type expected.
+    `path` is the object's place in its file. Raise UsageError that names the place and the type or range expected.
     """
     if not isinstance(document, dict):
         raise UsageError(f"{path} is {_name(document)}, not an object")
@@ -51,7 +57,16 @@ def _load_one(field: Field, value: Any, path: str) -> Any:
     wanted = _TYPES.get(field.kind, int)
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
         raise UsageError(f"{path} is {_name(value)}, not {wanted.__name__}")
+    if field.kind in _RANGES:
+        _check_range(field, value, path)
     return value
+
+
+def _check_range(field: Field, number: Any, path: str) -> None:
+    """On the wire a number too big would lose its upper bits, and come out as another one."""
+    least, most = _RANGES[field.kind]
+    if not least <= number <= most:
+        raise UsageError(f"{path} is {number}, outside {least} to {most}")
 
 
 def _name(value: Any) -> str:

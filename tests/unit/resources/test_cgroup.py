@@ -1,0 +1,80 @@
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kata.errors import HostError
+from kata.resources.cgroup import create_cgroup, drop_cgroup, join_cgroup, list_hierarchies, translate_path
+
+
+@pytest.mark.parametrize(
+    ("path", "directory"),
+    [
+        ("/kata/c", "kata/c"),
+        ("kata/c", "kata/c"),
+        ("/../a/./b//c", "a/b/c"),
+        ("/", ""),
+        ("system.slice:kata:c", "system.slice/kata-c.scope"),
+        (":kata:c", "system.slice/kata-c.scope"),
+        ("user.slice::c", "user.slice/c.scope"),
+        ("a-b.slice:kata:c", "a.slice/a-b.slice/kata-c.scope"),
+        ("a-b-c.slice:kata:c", "a.slice/a-b.slice/a-b-c.slice/kata-c.scope"),
+        ("-.slice:kata:c", "kata-c.scope"),
+        ("machine.slice:libpod:c.scope", "machine.slice/c.scope"),
+        ("/a:b:c", "a:b:c"),
+    ],
+)
+def test_a_cgroups_path_has_one_directory(path: str, directory: str) -> None:
+    assert translate_path(path) == directory
+
+
+@given(st.text(alphabet="ab.-:/ "))
+def test_no_cgroups_path_leaves_its_hierarchy(path: str) -> None:
+    assert os.path.normpath(f"/h/{translate_path(path)}").startswith("/h")
+    assert not {".", ".."} & set(translate_path(path).split("/"))
+
+
+def test_every_directory_is_told_before_it_is_made_parents_first(tmp_path: Path) -> None:
+    told: list[tuple[str, bool]] = []
+
+    create_cgroup("/a/b", lambda directory: told.append((directory, os.path.exists(directory))), [str(tmp_path)])
+
+    assert told == [(f"{tmp_path}/a", False), (f"{tmp_path}/a/b", False)]
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_cgroup_that_somebody_else_makes_at_the_same_time_is_used(tmp_path: Path) -> None:
+    create_cgroup("/a/b", os.mkdir, [str(tmp_path)])
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_cgroup_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(HostError, match=f"{tmp_path}/file/a cannot be made: Not a directory"):
+        create_cgroup("/a", lambda _: None, [f"{tmp_path}/file"])
+
+
+def test_a_cgroup_that_takes_no_process_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a" / "cgroup.procs").mkdir(parents=True)
+    with pytest.raises(HostError, match=f"process 7 cannot enter the cgroup {tmp_path}/a: Is a directory"):
+        join_cgroup("/a", 7, [str(tmp_path)])
+
+
+@pytest.mark.skipif(
+    not all(os.access(hierarchy, os.W_OK) for hierarchy in list_hierarchies()), reason="needs writable cgroups: root"
+)
+def test_a_process_is_in_the_cgroup_until_it_ends() -> None:
+    path = f"/kata-test-{os.getpid()}"
+    create_cgroup(path, lambda _: None)
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        join_cgroup(path, child.pid)
+        assert path in Path(f"/proc/{child.pid}/cgroup").read_text()
+        assert not drop_cgroup(path)
+    finally:
+        child.kill()
+        child.wait()
+    assert drop_cgroup(path)

@@ -1,0 +1,95 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kata.config.model import HypervisorConfig
+from kata.errors import UsageError
+from kata.resources.host import HostSize, measure_host
+from kata.resources.size import GUEST_OVERHEAD_MIB, MINIMUM_MIB, VmSize, size_vm
+
+_HOST = HostSize(cpus=8, memory_mib=16384)
+_CONFIG = HypervisorConfig(default_vcpus=3, default_memory=1000)
+_JSON = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers())
+
+
+def _size(*, quota: Any = None, period: Any = None, limit: Any = None) -> VmSize:
+    resources = {"cpu": {"quota": quota, "period": period}, "memory": {"limit": limit}}
+    return size_vm({"linux": {"resources": resources}}, _CONFIG, _HOST)
+
+
+@pytest.mark.parametrize("spec", [{}, {"linux": None}, {"linux": {"resources": {"cpu": None, "memory": {}}}}])
+def test_a_spec_without_limits_gets_the_configured_size(spec: dict[str, Any]) -> None:
+    assert size_vm(spec, _CONFIG, _HOST) == VmSize(3, 1000)
+
+
+@pytest.mark.parametrize(
+    ("quota", "period", "vcpus"),
+    [
+        (50_000, 100_000, 1),
+        (150_000, 100_000, 2),
+        (200_000, None, 2),
+        (200_000, 0, 2),
+        (-1, 100_000, 3),
+        (0, 100_000, 3),
+        (800_001, 100_000, 8),
+        ((1 << 63) - 1, 1, 8),
+    ],
+)
+def test_a_quota_counts_in_whole_vcpus_and_never_in_more_than_the_host_has(
+    quota: int, period: int | None, vcpus: int
+) -> None:
+    assert _size(quota=quota, period=period).vcpus == vcpus
+
+
+@pytest.mark.parametrize("limit", [0, -1, _HOST.memory_mib << 20, (1 << 63) - 4096, (1 << 63) - 1])
+def test_a_limit_that_limits_nothing_leaves_the_configured_memory(limit: int) -> None:
+    assert _size(limit=limit).memory_mib == 1000
+
+
+def test_a_limit_is_rounded_up_and_the_guests_own_needs_come_on_top() -> None:
+    assert _size(limit=(512 << 20) + 1).memory_mib == 512 + 2 + GUEST_OVERHEAD_MIB
+    assert _size(limit=1).memory_mib == MINIMUM_MIB
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        ({"quota": 1 << 63}, "cpu.quota"),
+        ({"period": -1}, "cpu.period"),
+        ({"limit": 1.5}, "memory.limit"),
+        ({"limit": "512"}, "memory.limit"),
+        ({"limit": True}, "memory.limit"),
+    ],
+)
+def test_what_is_no_64_bit_integer_is_refused_by_its_name(limits: dict[str, Any], name: str) -> None:
+    with pytest.raises(UsageError, match=f"linux.resources.{name} is"):
+        _size(**limits)
+
+
+@given(st.fixed_dictionaries({}, optional={"quota": _JSON, "period": _JSON, "limit": _JSON}))
+def test_any_limits_give_a_vm_that_can_be_or_a_sentence(limits: dict[str, Any]) -> None:
+    try:
+        size = _size(**limits)
+    except UsageError:
+        return
+    assert 1 <= size.vcpus <= _HOST.cpus
+    assert MINIMUM_MIB <= size.memory_mib <= _HOST.memory_mib + GUEST_OVERHEAD_MIB + 2
+
+
+@given(st.sampled_from(["linux", "resources", "cpu", "memory"]), _JSON)
+def test_a_limit_in_a_place_that_is_no_object_is_a_sentence(place: str, value: Any) -> None:
+    spec: dict[str, Any] = {"linux": {"resources": {"cpu": {}, "memory": {}}}}
+    owner = {"linux": spec, "resources": spec["linux"]}.get(place, spec["linux"]["resources"])
+    owner[place] = value
+    try:
+        assert size_vm(spec, _CONFIG, _HOST) == VmSize(3, 1000)
+    except UsageError as error:
+        assert place in error.message  # noqa: PT017 - either outcome is right
+
+
+def test_this_machine_has_a_size() -> None:
+    host = measure_host()
+    assert host.cpus > 0
+    assert host.memory_mib > 0
