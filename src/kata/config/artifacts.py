@@ -28,7 +28,7 @@ def find_prefix() -> str:
 def find_artifacts(config: HypervisorConfig) -> Artifacts:
     """Return what the configuration names, else the built kernel and image, else Debian's kernel with its initrd.
 
-    The built kernel is the ELF file, which starts without unpacking itself. Raise ConfigError that names what is missing.
+    The built kernel is the ELF file, which does not unpack itself. Raise ConfigError that names what is missing.
     """
     share = f"{find_prefix()}/share/kata-containers"
     if config.image and config.initrd:

@@ -25,6 +25,9 @@ class LateInput(Endpoint):
         self._held: list[int] = []
         self._ending = False
         self._socket = None
+        self._asks_first = False
+        self._waiting = None
+        self._closed = False
 
     def open(self) -> None:
         """Open the FIFO on both sides: a client that leaves does not end the input. Raise HostError."""
@@ -46,9 +49,11 @@ class LateInput(Endpoint):
         return await super().read()
 
     def close(self) -> None:
-        for descriptor in self._held:
+        held, self._held = self._held, []
+        for descriptor in held[1:]:
             os.close(descriptor)
-        self._held.clear()
+        if held:
+            super().close()
 
 
 class FifoAttachment:
