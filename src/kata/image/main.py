@@ -35,9 +35,7 @@ def _make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     kernel = commands.add_parser("kernel", help="build the guest kernel, or take the distribution's")
-    kernel.add_argument(
-        "--debian", action="store_true", help="take the distribution's kernel for VMs instead of building one"
-    )
+    kernel.add_argument("--debian", action="store_true", help="take the distribution's kernel instead of building one")
     kernel.add_argument("--jobs", type=int, metavar="N", help="compilers at a time (default: one per processor)")
     kernel.add_argument(
         "--fragment", type=Path, action="append", default=[], metavar="FILE", help="more options, after our own"

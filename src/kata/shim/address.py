@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
 
-try:
-    from _sha256 import sha256  # type: ignore[import-not-found]  # CPython's own, without OpenSSL; in 3.12 it moved
+try:  # CPython's own, without OpenSSL: in 3.11 the one, from 3.12 on the other
+    from _sha256 import sha256  # type: ignore[import-not-found]  # typeshed leaves private modules out
 except ImportError:
-    from hashlib import sha256
+    from _sha2 import sha256  # type: ignore[import-not-found]  # the same
 
 SOCKET_ROOT = "/run/containerd/s"
 _PREFIX = "unix://"
