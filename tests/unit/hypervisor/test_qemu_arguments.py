@@ -50,7 +50,7 @@ GOLDEN = """\
 -object memory-backend-memfd,id=ram,size=256M,share=on
 -rtc base=utc,clock=host
 -kernel /proc/self/fd/5
--append tsc=reliable mitigations=off console=ttyS0 root=/dev/vda
+-append tsc=reliable mitigations=off init_on_alloc=1 console=ttyS0 root=/dev/vda
 -chardev socket,id=qmp,fd=3
 -mon chardev=qmp,mode=control
 -chardev socket,id=console,fd=4

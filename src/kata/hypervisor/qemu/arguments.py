@@ -38,7 +38,10 @@ _TCG_CPU = "max,la57=off"
 # The emulated TSC is the host's, so the clock that the kernel would watch it by is the worse one: a busy host loses
 # timer interrupts, and a guest that then trusts jiffies runs slow. Mitigations are translated like other code into
 # something else, which protects from nothing.
-_TCG_PARAMETERS = ("tsc=reliable", "mitigations=off")
+# init_on_alloc: QEMU translates a page of code once and notices the guest's own writes to it, not virtiofsd's. A page
+# that held code and then gets a file from the share would run as the old code (seen with QEMU 10, as segmentation
+# faults); when the kernel clears each page that it hands out, QEMU drops the translation.
+_TCG_PARAMETERS = ("tsc=reliable", "mitigations=off", "init_on_alloc=1")
 
 
 class Machine(NamedTuple):
