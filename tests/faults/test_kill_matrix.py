@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -247,17 +247,18 @@ class Gate:
 
     @property
     def hook(self) -> dict[str, Any]:
-        script = f"touch {self.reached}; cat {self.release}"
+        # Open for both, so that opening does not wait, and whoever lets it go finds a reader from the first moment on.
+        script = f"exec 3<>{self.release}; touch {self.reached}; read -r word <&3"
         return {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}
 
     def open(self) -> None:
         """Let the hook go on, if it still is there."""
-        with ExitStack() as stack:
-            try:
-                descriptor = os.open(self.release, os.O_WRONLY | os.O_NONBLOCK)
-            except OSError:
-                return
-            stack.callback(os.close, descriptor)
+        try:
+            descriptor = os.open(self.release, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            return
+        os.write(descriptor, b"go\n")
+        os.close(descriptor)
 
 
 def make_gate(directory: Path) -> Gate:
