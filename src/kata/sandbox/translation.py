@@ -105,7 +105,8 @@ def _keep_mount(mount: oci.Mount, container: str) -> oci.Mount:
                 hint="mount it on the host and bind it into the container",
             )
     if mount.type in _OWN_TYPES:
-        return oci.Mount(destination=mount.destination, type=mount.type, source=mount.type, options=list(mount.options))
+        name = mount.type if "/" in mount.source else mount.source or mount.type
+        return oci.Mount(destination=mount.destination, type=mount.type, source=name, options=list(mount.options))
     if "/" in mount.source:
         raise UnsupportedError(
             f"container {container}: the {mount.type} mount on {mount.destination} is of {mount.source} on the host",
