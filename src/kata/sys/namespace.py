@@ -1,9 +1,6 @@
 """Namespaces of the calling process."""
 
 import errno
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from kata.errors import HostError
 from kata.sys import linux
@@ -26,17 +23,3 @@ def enter_private_mount_namespace() -> None:
             "/ is not a mount point, so a sandbox cannot have mounts of its own",
             hint="before chroot, make the directory a mount point: mount --bind DIRECTORY DIRECTORY",
         ) from error
-
-
-@contextmanager
-def visit_network_namespace(descriptor: int) -> Iterator[None]:
-    """Run a block of synchronous code of the calling thread in another network namespace, then come back."""
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        linux.setns(descriptor, linux.CLONE_NEWNET)
-        try:
-            yield
-        finally:
-            linux.setns(home, linux.CLONE_NEWNET)
-    finally:
-        os.close(home)

@@ -77,15 +77,6 @@ def list_threads(pid: int) -> dict[int, str]:
     return threads
 
 
-def read_proportional_memory(pid: int) -> int:
-    """PSS of a process in KiB: private pages, and its part of the shared ones."""
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("Pss:"):
-                return int(line.split()[1])
-    return 0
-
-
 def read_boot_id() -> str:
     """The random id that the kernel drew at boot."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:

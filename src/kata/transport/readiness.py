@@ -12,14 +12,3 @@ async def wait_readable(descriptor: int) -> None:
         await ready.wait()
     finally:
         loop.remove_reader(descriptor)
-
-
-async def wait_writable(descriptor: int) -> None:
-    """Wait until a write would not block. Raise PermissionError for what cannot be polled (a file, /dev/null)."""
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_writer(descriptor, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_writer(descriptor)
