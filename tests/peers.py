@@ -16,7 +16,7 @@ _PEERS = tomllib.loads((Path(__file__).parents[1] / "tools" / "peers.toml").read
 def find_program(peer: str, program: str, version: str = "") -> str | None:
     """Return the path of a program of a peer of tools/peers.toml, None when it is nowhere.
 
-    `version` is one of the peer's, its default when empty. The PATH counts only for a peer whose version is all the same.
+    `version` is one of the peer's, its default when empty. The PATH counts only for a peer that may be of any version.
     """
     known = _PEERS[peer]
     version = version or known["versions"][0]
