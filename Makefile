@@ -45,7 +45,7 @@ endif
 
 uninstall: ## remove what `make install` put there; /etc/kata-containers and the build cache stay
 	rm -rf $(DESTDIR)$(PREFIX)/lib/kata $(SHARE) $(DEFAULTS)
-	rm -f $(PODMAN) $(addprefix $(DESTDIR)$(PREFIX)/bin/,kata-runtime kata-image containerd-shim-kata-v2)
+	rm -f $(PODMAN) $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(shell tools/install-code --commands))
 
 $(VENV)/complete: pyproject.toml tools/make-venv
 	tools/make-venv $(VENV) check test

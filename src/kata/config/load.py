@@ -5,7 +5,6 @@ import tomllib
 from dataclasses import fields
 from typing import Any
 
-from kata.config.artifacts import find_prefix
 from kata.config.model import (
     BOUNDS,
     CHOICES,
@@ -15,14 +14,8 @@ from kata.config.model import (
     HypervisorConfig,
     RuntimeConfig,
 )
+from kata.config.place import find_config
 from kata.errors import ConfigError
-
-ETC_PATH = "/etc/kata-containers/configuration.toml"
-
-
-def list_config_paths() -> list[str]:
-    """Return the places where a configuration is looked for, the first that exists wins."""
-    return [ETC_PATH, f"{find_prefix()}/share/defaults/kata-containers/configuration.toml"]
 
 
 def load_configuration(path: str | None = None) -> Configuration:
@@ -31,7 +24,7 @@ def load_configuration(path: str | None = None) -> Configuration:
     Files of `config.d/*.toml` beside it are laid over it in order of name. Raise ConfigError that names file and key.
     """
     if path is None:
-        path = next((place for place in list_config_paths() if os.path.exists(place)), None)
+        path = find_config()
         if path is None:
             return Configuration()
     tables: dict[tuple[str, str], dict[str, Any]] = {names: {} for names in TABLES}

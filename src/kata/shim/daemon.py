@@ -10,9 +10,10 @@ from contextlib import suppress
 from kata.errors import UsageError
 from kata.observe.log import Log
 from kata.protocol.ttrpc.engine import Call
-from kata.shim.address import find_path, make_address
+from kata.shim.bootstrap import read_input
 from kata.shim.fifo import FifoTable
 from kata.shim.flags import Invocation
+from kata.shim.options import ConfigChoice
 from kata.shim.pod import Pod
 from kata.shim.publisher import Publisher
 from kata.shim.start import LISTENER
@@ -34,23 +35,24 @@ def serve(invocation: Invocation) -> int:
     if not listening:
         raise UsageError("the shim has no listening socket", hint="run it with the action `start`, as containerd does")
     os.set_inheritable(LISTENER, False)
+    choice = ConfigChoice(invocation.flavour, read_input(0))
     os.chdir("/")  # whoever unmounts the bundle must not find it busy
     os.umask(0o022)
     enter_private_mount_namespace()
-    address = make_address(invocation.texts["address"], namespace, sandbox)
+    log = Log(sandbox, "shim", "debug" if "debug" in invocation.switches else "info")
     try:
-        asyncio.run(_run(sandbox, namespace, Log(sandbox, "shim")))
+        asyncio.run(_run(sandbox, namespace, choice, log))
     finally:
         with suppress(FileNotFoundError):
-            os.unlink(find_path(address))
+            os.unlink(invocation.require("socket"))
     return 0
 
 
-async def _run(sandbox: str, namespace: str, log: Log) -> None:
+async def _run(sandbox: str, namespace: str, choice: ConfigChoice, log: Log) -> None:
     loop = asyncio.get_running_loop()
     fifos = FifoTable()
     publisher = Publisher(os.environ.get("TTRPC_ADDRESS", ""), namespace, lambda text: log.write("error", text))
-    pod = Pod(sandbox, fifos, log)
+    pod = Pod(sandbox, fifos, choice, log)
     calls = TaskCalls(pod, fifos, publisher)
     services = list_services(calls)
     connections: set[ServerConnection] = set()

@@ -9,16 +9,21 @@ from kata.errors import UsageError
 
 _TEXTS = ("address", "namespace", "id", "bundle", "publish-binary", "socket")
 _SWITCHES = ("debug", "info", "version", "v", "help", "h")
+_PREFIX, _SUFFIX = "containerd-shim-kata-", "-v2"
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 
 
 class Invocation:
-    """What containerd asked for. `action` is `start`, `delete`, or empty: serve."""
+    """What containerd asked for. `action` is `start`, `delete`, or empty: serve.
 
-    __slots__ = ("action", "switches", "texts")
+    `flavour` is what the program's name says beyond `kata`: `qemu` for io.containerd.kata-qemu.v2, often empty.
+    """
+
+    __slots__ = ("action", "flavour", "switches", "texts")
 
     def __init__(self) -> None:
         self.action = ""
+        self.flavour = ""
         self.switches: set[str] = set()
         self.texts: dict[str, str] = dict.fromkeys(_TEXTS, "")
 
@@ -29,9 +34,13 @@ class Invocation:
         return self.texts[name]
 
 
-def parse_flags(words: list[str]) -> Invocation:
-    """Read the words after the program's name. Raise UsageError for a flag that is not known or lacks its value."""
+def parse_flags(program: str, words: list[str]) -> Invocation:
+    """Read the program's path and the words after it. Raise UsageError for a flag that is not known or lacks its value.
+
+    `-socket` is ours: the daemon is told its listening socket's path by it.
+    """
     invocation = Invocation()
+    invocation.flavour = find_flavour(program)
     rest = iter(words)
     for word in rest:
         if not word.startswith("-") or word == "-":
@@ -51,3 +60,11 @@ def parse_flags(words: list[str]) -> Invocation:
         else:
             raise UsageError(f"flag provided but not defined: -{name}")
     return invocation
+
+
+def find_flavour(program: str) -> str:
+    """Return `qemu` for `containerd-shim-kata-qemu-v2`, which is how containerd spells io.containerd.kata-qemu.v2."""
+    name = program.rpartition("/")[2]
+    if not (name.startswith(_PREFIX) and name.endswith(_SUFFIX)):
+        return ""
+    return name[len(_PREFIX) : -len(_SUFFIX)]

@@ -15,14 +15,14 @@ _USAGE = f"usage: {_NAME} [-address A] [-namespace N] [-id ID] [-bundle DIR] [-d
 def main() -> int:
     """Run the action of the command line; an error is one line on standard error, and exit code 1."""
     try:
-        return _run(sys.argv[1:])
+        return _run(sys.argv[0], sys.argv[1:])
     except KataError as error:
         print(f"{_NAME}: {error}", file=sys.stderr)
         return 1
 
 
-def _run(words: list[str]) -> int:
-    invocation = parse_flags(words)
+def _run(program: str, words: list[str]) -> int:
+    invocation = parse_flags(program, words)
     if invocation.switches & {"help", "h"}:
         print(_USAGE)
         return 0
@@ -32,7 +32,7 @@ def _run(words: list[str]) -> int:
     if "info" in invocation.switches:
         from kata.shim.info import print_info  # noqa: PLC0415 - off the path of `start`
 
-        return print_info()
+        return print_info(invocation)
     if invocation.action == "start":
         from kata.shim.start import start  # noqa: PLC0415 - off the path of the others
 

@@ -7,25 +7,28 @@ from contextlib import suppress
 
 from kata.errors import ExistsError, StateError
 from kata.observe.log import Log
+from kata.protocol.messages.google import Any
 from kata.sandbox import store
 from kata.sandbox.collect import release_sandbox
 from kata.sandbox.container import Container
 from kata.sandbox.sandbox import Sandbox
 from kata.shim.fifo import FifoTable
+from kata.shim.options import ConfigChoice
 from kata.sys.tree import remove_tree
 
 
 class Pod:
     """Opens the sandbox for the first container, and removes its directory when it is gone."""
 
-    def __init__(self, sandbox_id: str, fifos: FifoTable, log: Log) -> None:
+    def __init__(self, sandbox_id: str, fifos: FifoTable, choice: ConfigChoice, log: Log) -> None:
         self.id = sandbox_id
         self._fifos = fifos
+        self._choice = choice
         self._log = log
         self._sandbox: Sandbox | None = None
         self._follower: asyncio.Task[None] | None = None
 
-    def open(self, bundle: str, config: str | None, on_oom: Callable[[Container], None]) -> Sandbox:
+    def open(self, bundle: str, options: Any | None, on_oom: Callable[[Container], None]) -> Sandbox:
         """Begin to start the VM for the container of `bundle`; for those after it, return the same sandbox.
 
         Raise ExistsError where another daemon has a sandbox of this name.
@@ -33,7 +36,13 @@ class Pod:
         if self._sandbox is None:
             directory = store.find_sandbox_dir(store.DEFAULT_ROOT, self.id)
             lock = self._claim(directory)
-            _write_log_to(f"{directory}/service.log")
+            try:
+                _write_log_to(f"{directory}/service.log")
+                config = self._choice.find(options, directory)
+            except BaseException:
+                remove_tree(directory)
+                os.close(lock)
+                raise
             self._sandbox = Sandbox(store.DEFAULT_ROOT, self.id, self._fifos, self._log, on_oom)
             self._follower = asyncio.create_task(self._follow(self._sandbox, directory, lock))
             self._sandbox.start(bundle, config)

@@ -13,37 +13,43 @@ from _socket import socket
 from kata.errors import ExistsError, HostError
 from kata.protocol.oci.pod import Role
 from kata.shim.address import SOCKET_ROOT, find_path, is_answered, make_address, open_socket, write_word
+from kata.shim.bootstrap import Bootstrap, format_answer, parse_input, read_input
 from kata.shim.bundle import find_place
 from kata.shim.flags import Invocation
 
 LISTENER = 3
 """The descriptor on which the daemon finds its listening socket."""
 
+_SCHED_CORE_VARIABLE = "SCHED_CORE"
+_TTRPC_VARIABLE = "TTRPC_ADDRESS"
+
 _LAUNCHER = "import sys; sys.path.insert(0, {!r}); from kata.shim.main import main; sys.exit(main())"
 
 
 def start(invocation: Invocation) -> int:
     """Start a daemon, or find that of the container's pod, and print the address."""
-    container = invocation.require("id")
+    container, namespace = invocation.require("id"), invocation.require("namespace")
+    bootstrap = parse_input(read_input(0), container, namespace, os.environ)
     bundle = os.path.abspath(invocation.texts["bundle"] or os.getcwd())
     role, sandbox = find_place(bundle, container)
-    address = make_address(invocation.texts["address"], invocation.require("namespace"), sandbox)
+    root = bootstrap.socket_dir or SOCKET_ROOT
+    address = make_address(invocation.texts["address"], namespace, sandbox, root)
     if role is not Role.MEMBER:
         listener = bind_address(address)
         try:
-            pid = _spawn_daemon(invocation, bundle, listener.fileno())
+            pid = _spawn_daemon(invocation, bootstrap, bundle, find_path(address), listener.fileno())
         finally:
             listener.close()
         write_word(f"{bundle}/shim.pid", str(pid))
     write_word(f"{bundle}/address", address)
-    sys.stdout.write(address)
+    sys.stdout.buffer.write(format_answer(bootstrap.form, address, bundle))
     return 0
 
 
 def bind_address(address: str) -> socket:
     """Listen at an address. What a dead shim left there is replaced; raise ExistsError where one lives."""
     path = find_path(address)
-    os.makedirs(SOCKET_ROOT, mode=0o711, exist_ok=True)
+    os.makedirs(os.path.dirname(path), mode=0o711, exist_ok=True)
     listener = open_socket()
     try:
         try:
@@ -65,28 +71,44 @@ def bind_address(address: str) -> socket:
     return listener
 
 
-def _spawn_daemon(invocation: Invocation, bundle: str, listener: int) -> int:
-    """Start the daemon in a session of its own. It has none of our streams: containerd waits for their end."""
+def _spawn_daemon(invocation: Invocation, bootstrap: Bootstrap, bundle: str, path: str, listener: int) -> int:
+    """Start the daemon in a session of its own. It has none of our streams: containerd waits for their end.
+
+    On its standard input it finds the runtime's options.
+    """
     log = _find_log(bundle)
     command = _find_command()
     for name in ("address", "namespace", "id", "publish-binary"):
         command += [f"-{name}", invocation.texts[name]]
-    command += ["-bundle", bundle]
-    if "debug" in invocation.switches:
+    command += ["-bundle", bundle, "-socket", path]
+    if bootstrap.debug or "debug" in invocation.switches:
         command.append("-debug")
-    return os.posix_spawn(
-        command[0],
-        command,
-        os.environ,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_NONBLOCK, 0),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-            (os.POSIX_SPAWN_DUP2, listener, LISTENER),
-        ],
-        setsid=True,
-        setsigmask=[],
-    )
+    environment = {**os.environ}
+    if bootstrap.ttrpc_address:
+        environment[_TTRPC_VARIABLE] = bootstrap.ttrpc_address
+    if environment.get(_SCHED_CORE_VARIABLE):
+        from kata.sys.schedcore import enter_new_core_group  # noqa: PLC0415 - imports ctypes, which few need
+
+        enter_new_core_group()
+    options = os.memfd_create("options")
+    try:
+        os.write(options, bootstrap.options)
+        os.lseek(options, 0, os.SEEK_SET)
+        return os.posix_spawn(
+            command[0],
+            command,
+            environment,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, options, 0),
+                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_NONBLOCK, 0),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+                (os.POSIX_SPAWN_DUP2, listener, LISTENER),
+            ],
+            setsid=True,
+            setsigmask=[],
+        )
+    finally:
+        os.close(options)
 
 
 def _find_log(bundle: str) -> str:

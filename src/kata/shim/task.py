@@ -23,33 +23,31 @@ from kata.shim.stats import pack_stats
 from kata.transport.ttrpc import Method, Services
 
 _VERSION = "v2"
-_CONFIG_VARIABLE = "KATA_CONF_FILE"
 _SETTLE_TIMEOUT = 5.0
 
 
 def list_services(calls: "TaskCalls") -> Services:
-    """Return the table that the shim's ttrpc server serves."""
-    return {
-        wire.SERVICE: {
-            "State": Method(wire.ProcessRequest, calls.state),
-            "Create": Method(wire.CreateTaskRequest, calls.create),
-            "Start": Method(wire.ProcessRequest, calls.start),
-            "Delete": Method(wire.ProcessRequest, calls.delete),
-            "Pids": Method(wire.TaskRequest, calls.pids),
-            "Pause": Method(wire.TaskRequest, calls.pause),
-            "Resume": Method(wire.TaskRequest, calls.resume),
-            "Checkpoint": Method(wire.CheckpointTaskRequest, calls.checkpoint),
-            "Kill": Method(wire.KillRequest, calls.kill),
-            "Exec": Method(wire.ExecProcessRequest, calls.exec),
-            "ResizePty": Method(wire.ResizePtyRequest, calls.resize_pty),
-            "CloseIO": Method(wire.CloseIORequest, calls.close_io),
-            "Update": Method(wire.UpdateTaskRequest, calls.update),
-            "Wait": Method(wire.ProcessRequest, calls.wait),
-            "Stats": Method(wire.TaskRequest, calls.stats),
-            "Connect": Method(wire.TaskRequest, calls.connect),
-            "Shutdown": Method(wire.ShutdownRequest, calls.shutdown),
-        }
+    """Return the table that the shim's ttrpc server serves: both versions of the service have the same messages."""
+    methods = {
+        "State": Method(wire.ProcessRequest, calls.state),
+        "Create": Method(wire.CreateTaskRequest, calls.create),
+        "Start": Method(wire.ProcessRequest, calls.start),
+        "Delete": Method(wire.ProcessRequest, calls.delete),
+        "Pids": Method(wire.TaskRequest, calls.pids),
+        "Pause": Method(wire.TaskRequest, calls.pause),
+        "Resume": Method(wire.TaskRequest, calls.resume),
+        "Checkpoint": Method(wire.CheckpointTaskRequest, calls.checkpoint),
+        "Kill": Method(wire.KillRequest, calls.kill),
+        "Exec": Method(wire.ExecProcessRequest, calls.exec),
+        "ResizePty": Method(wire.ResizePtyRequest, calls.resize_pty),
+        "CloseIO": Method(wire.CloseIORequest, calls.close_io),
+        "Update": Method(wire.UpdateTaskRequest, calls.update),
+        "Wait": Method(wire.ProcessRequest, calls.wait),
+        "Stats": Method(wire.TaskRequest, calls.stats),
+        "Connect": Method(wire.TaskRequest, calls.connect),
+        "Shutdown": Method(wire.ShutdownRequest, calls.shutdown),
     }
+    return dict.fromkeys(wire.SERVICES, methods)
 
 
 class TaskCalls:
@@ -114,7 +112,7 @@ class TaskCalls:
             process = Process(request.id, "", streams)
             self._fifos.put(request.id, "", process.attachment)
             try:
-                sandbox = self._pod.open(request.bundle, _find_config(request.options), self._note_oom)
+                sandbox = self._pod.open(request.bundle, request.options, self._note_oom)
                 await sandbox.create_container(request.id, request.bundle, self._pid)
             except BaseException:
                 self._fifos.drop(request.id, "")
@@ -325,15 +323,6 @@ class TaskCalls:
 
     def _note_oom(self, container: Container) -> None:
         self._publisher.publish(events.TaskOOM(container_id=container.id))
-
-
-def _find_config(options: Packed | None) -> str | None:
-    """Return the configuration file that the runtime's options name, or else the environment; None without."""
-    if options is not None and options.type_url.rpartition("/")[2] == wire.OPTIONS_TYPE:
-        path = wire.Options.decode(options.value).config_path
-        if path:
-            return path
-    return os.environ.get(_CONFIG_VARIABLE) or None
 
 
 def _load_json(packed: Packed | None, what: str) -> dict[str, Any]:

@@ -29,6 +29,10 @@ UMOUNT_NOFOLLOW = 0x8
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
+PR_SCHED_CORE = 62
+PR_SCHED_CORE_CREATE = 1
+PIDTYPE_PGID = 2
+"""A process group, as PR_SCHED_CORE takes it. Source: include/linux/pid_types.h, uapi/linux/prctl.h."""
 
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
@@ -91,10 +95,10 @@ def setns(descriptor: int, kind: int = 0) -> None:
     _check(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)), "setns")
 
 
-def prctl(option: int, argument: int = 0) -> int:
-    """prctl(2) with one argument and zeros."""
-    zero = ctypes.c_ulong(0)
-    return _check(_libc.prctl(ctypes.c_int(option), ctypes.c_ulong(argument), zero, zero, zero), "prctl")
+def prctl(option: int, *arguments: int) -> int:
+    """prctl(2) with up to four arguments, and zeros for the others."""
+    words = [ctypes.c_ulong(argument) for argument in (*arguments, 0, 0, 0, 0)[:4]]
+    return _check(_libc.prctl(ctypes.c_int(option), *words), "prctl")
 
 
 def open_tree(directory: int, path: str, flags: int) -> int:

@@ -27,6 +27,7 @@ _ALLOWED = {
     "kata.protocol.oci.pod",
     "kata.shim",
     "kata.shim.address",
+    "kata.shim.bootstrap",
     "kata.shim.bundle",
     "kata.shim.flags",
     "kata.shim.main",
@@ -51,11 +52,15 @@ def bundle(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _run_start(bundle: Path, name: str, program: str = _PROGRAM) -> "subprocess.CompletedProcess[str]":
+def _run_start(
+    bundle: Path, name: str, program: str = _PROGRAM, *, stdin: str = "", **environment: str
+) -> "subprocess.CompletedProcess[str]":
     words = ["-namespace", "unit", "-address", str(bundle / "c.sock"), "-id", name, "start"]
     return subprocess.run(
         [sys.executable, "-IS", "-c", program.format(source=_SOURCE), *words],
         cwd=bundle,
+        env={**os.environ, **environment},
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=30,
@@ -136,7 +141,7 @@ def test_the_address_is_the_hash_of_daemon_namespace_and_id() -> None:
 
 def test_flags_are_read_in_gos_forms() -> None:
     words = ["-namespace", "n", "--address=/a", "-id", "x", "-debug", "-publish-binary", "", "delete", "-bundle", "b"]
-    invocation = parse_flags(words)
+    invocation = parse_flags("containerd-shim-kata-v2", words)
 
     assert invocation.texts["namespace"] == "n"
     assert invocation.texts["address"] == "/a"
@@ -148,4 +153,4 @@ def test_flags_are_read_in_gos_forms() -> None:
 @pytest.mark.parametrize("words", [["-nonsense"], ["-id"]])
 def test_an_unknown_flag_or_one_without_its_value_is_an_error(words: list[str]) -> None:
     with pytest.raises(UsageError):
-        parse_flags(words)
+        parse_flags("containerd-shim-kata-v2", words)

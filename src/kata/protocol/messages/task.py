@@ -1,4 +1,4 @@
-"""Messages of `containerd.task.v2.Task`, the service that containerd calls in its shims.
+"""Messages of `containerd.task.v2.Task` and `containerd.task.v3.Task`, the service that containerd calls in its shims.
 
 Names and numbers are those of containerd's `runtime/task/v2/shim.proto`, `types/task/task.proto`, `types/mount.proto`,
 `types/introspection.proto` and `types/runtimeoptions/v1/api.proto`.
@@ -11,7 +11,7 @@ from enum import IntEnum
 from kata.protocol.messages.google import Any, Timestamp
 from kata.protocol.protobuf import Message, boolean, message, raw, repeated, string, string_map, uint32
 
-SERVICE = "containerd.task.v2.Task"
+SERVICES = ("containerd.task.v2.Task", "containerd.task.v3.Task")
 OPTIONS_TYPE = "runtimeoptions.v1.Options"
 
 
