@@ -16,10 +16,14 @@ _MAX_CALLS = 512
 
 
 class Method(NamedTuple):
-    """How to serve one method: the request's class, and what turns an instance of it into a response."""
+    """How to serve one method: the request's class, and what turns an instance of it into a response.
+
+    A client that hangs up, or whose timeout is over, ends the handler; one that is `lasting` goes on to its own end.
+    """
 
     request: type[Message]
     handler: Callable[[Any], Awaitable[Message]]
+    lasting: bool = False
 
 
 Services = Mapping[str, Mapping[str, Method]]
@@ -135,6 +139,7 @@ class ServerConnection(asyncio.Protocol):
         self._engine = ServerEngine(shared=shared)
         self._transport: asyncio.Transport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._lasting: set[asyncio.Future[Message]] = set()
         self.closed = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -202,7 +207,23 @@ class ServerConnection(asyncio.Protocol):
             raise _UnknownMethodError(f"{call.service}/{call.method} is not implemented")
         request = method.request.decode(call.payload)
         async with asyncio.timeout(call.timeout):
+            if method.lasting:
+                return await asyncio.shield(self._begin(call, method.handler(request)))
             return await method.handler(request)
+
+    def _begin(self, call: Call, handling: Awaitable[Message]) -> "asyncio.Future[Message]":
+        """Start a handler that nothing ends early. How it failed is reported where no client is left to be told."""
+        task = asyncio.ensure_future(handling)
+        self._lasting.add(task)
+
+        def see_end(_: object) -> None:
+            self._lasting.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if isinstance(error, Exception) and self.closed.is_set() and self._on_error is not None:
+                self._on_error(call, error)
+
+        task.add_done_callback(see_end)
+        return task
 
 
 class _UnknownMethodError(KataError):

@@ -22,6 +22,7 @@ class Handlers:
         self.release = asyncio.Event()
         self.entered = asyncio.Event()
         self.cancelled = asyncio.Event()
+        self.reported = asyncio.Event()
         self.running = 0
         self.most_running = 0
         self.errors: list[tuple[str, Exception]] = []
@@ -29,6 +30,7 @@ class Handlers:
             "t.Test": {
                 "Echo": Method(KeyValue, self.echo),
                 "Wait": Method(KeyValue, self.wait),
+                "Finish": Method(KeyValue, self.finish, lasting=True),
                 "Missing": Method(KeyValue, self.miss),
                 "Broken": Method(KeyValue, self.break_down),
             }
@@ -50,6 +52,11 @@ class Handlers:
             self.running -= 1
         return request
 
+    async def finish(self, request: Message) -> Message:
+        """Wait as `wait` does, then fail."""
+        await self.wait(request)
+        raise ZeroDivisionError("too late")
+
     async def miss(self, request: Message) -> Message:
         assert isinstance(request, KeyValue)
         raise NotFoundError(f"there is no {request.key}", hint="look elsewhere")
@@ -59,6 +66,7 @@ class Handlers:
 
     def note(self, call: Call, error: Exception) -> None:
         self.errors.append((call.method, error))
+        self.reported.set()
 
 
 @asynccontextmanager
@@ -184,6 +192,34 @@ async def test_a_caller_that_hangs_up_cancels_its_calls() -> None:
             await handlers.cancelled.wait()
         with pytest.raises(GuestError):
             await waiting
+
+
+async def test_a_lasting_call_goes_on_after_its_deadline() -> None:
+    handlers = Handlers()
+    async with connect(handlers) as (client, _):
+        with pytest.raises(DeadlineError):
+            await client.call("t.Test", "Finish", KeyValue(), KeyValue, timeout=0.01)
+        await handlers.entered.wait()
+
+        assert handlers.running == 1
+        handlers.release.set()
+        assert not handlers.cancelled.is_set()
+
+
+async def test_a_lasting_call_goes_on_when_its_client_leaves_and_its_failure_is_reported() -> None:
+    handlers = Handlers()
+    async with connect(handlers) as (client, _):
+        calling = asyncio.create_task(client.call("t.Test", "Finish", KeyValue(), KeyValue, timeout=None))
+        await handlers.entered.wait()
+        client.close()
+        with pytest.raises(GuestError):
+            await calling
+        handlers.release.set()
+        async with asyncio.timeout(5):
+            await handlers.reported.wait()
+
+        assert not handlers.cancelled.is_set()
+        assert [method for method, _ in handlers.errors] == ["Finish"]
 
 
 async def test_a_new_client_on_a_shared_stream_cancels_the_calls_of_the_one_before() -> None:
