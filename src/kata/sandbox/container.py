@@ -37,6 +37,9 @@ from kata.storage.share import Share
 Result = TypeVar("Result")
 
 _SIGNAL_TIMEOUT = 10.0
+_KILL_TIMEOUT = 5.0
+"""Seconds in which a guest takes SIGKILL unless it hangs: some, as on TCG all guests of a host may be starting."""
+
 _REMOVE_TIMEOUT = 10.0
 
 
@@ -182,8 +185,9 @@ class Container:
         if number == signal.SIGKILL and self.status == Status.PAUSED:
             await self.resume()
         whom = "" if everyone or number == signal.SIGKILL else self.id
+        timeout = _KILL_TIMEOUT if number == signal.SIGKILL else _SIGNAL_TIMEOUT
         try:
-            await self._guest.signal_process(self.id, whom, number, timeout=_SIGNAL_TIMEOUT)
+            await self._guest.signal_process(self.id, whom, number, timeout=timeout)
         except GuestError as error:
             if error.status != Code.NOT_FOUND:
                 raise

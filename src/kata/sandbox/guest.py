@@ -14,6 +14,9 @@ from kata.transport.ttrpc import Client
 
 SERVICE = "grpc.AgentService"
 REQUEST_TIMEOUT = 60.0
+_STATS_TIMEOUT = 10.0
+"""Seconds: whoever collects statistics asks one container after the other, and a guest that hangs holds up them all."""
+
 _MAX_STATUS = 255
 Reply = TypeVar("Reply", bound=Message)
 
@@ -103,7 +106,7 @@ class Guest:
 
     async def stat_container(self, container: str) -> wire.StatsContainerResponse:
         request = wire.StatsContainerRequest(container_id=container)
-        return await self._call("StatsContainer", request, wire.StatsContainerResponse)
+        return await self._call("StatsContainer", request, wire.StatsContainerResponse, timeout=_STATS_TIMEOUT)
 
     async def wait_oom(self) -> str:
         """Wait for the next container that ran out of memory, and return its id."""

@@ -2,13 +2,14 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from kata.config.load import load_configuration
 from kata.config.model import Configuration
-from kata.errors import ExistsError, KataError, NotFoundError, StateError
+from kata.errors import DeadlineError, ExistsError, KataError, NotFoundError, StateError
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.protocol.messages import agent as wire
@@ -27,6 +28,7 @@ from kata.storage.share import Share
 from kata.sys.mount import clone_trees_of
 
 _STAND_IN_TIMEOUT = 10.0
+_CHECK_TIMEOUT = 5.0
 _CGROUP_TIMEOUT = 0.5
 _CGROUP_PAUSE = 0.01
 _HOSTNAME_LIMIT = 64
@@ -224,6 +226,32 @@ class Sandbox:
         if container is None:
             raise NotFoundError(f"container {container_id} does not exist")
         return container
+
+    async def signal(self, container_id: str, exec_id: str, number: int, *, everyone: bool) -> None:
+        """Send a signal to a container's init (`exec_id` empty), to one exec, or to every process of the container.
+
+        A guest that hangs cannot even take SIGKILL for a container. Its VM is killed then, and the container with it.
+        """
+        container = self.find_container(container_id)
+        try:
+            await container.signal(exec_id, number, everyone=everyone)
+        except DeadlineError as error:
+            vm = self._vm
+            if exec_id or number != signal.SIGKILL or vm is None or await self._is_needed_by_others(container_id, vm):
+                raise
+            self._log.write("error", f"the guest hangs: {error}; its VM is killed")
+            container.lose(128 + signal.SIGKILL)
+            await vm.machine.stop(timeout=0)
+
+    async def _is_needed_by_others(self, container_id: str, vm: SandboxVm) -> bool:
+        """Say whether the guest, slow as it is, answers while it has other containers."""
+        if all(other.id == container_id or other.status == Status.STOPPED for other in self.containers.values()):
+            return False
+        try:
+            await vm.guest.check(timeout=_CHECK_TIMEOUT)
+        except KataError:
+            return False
+        return True
 
     async def exec(self, container_id: str, exec_id: str, process: dict[str, Any]) -> None:
         container = self.find_container(container_id)

@@ -50,7 +50,7 @@ def serve(invocation: Invocation) -> int:
 
 async def _run(sandbox: str, namespace: str, choice: ConfigChoice, log: Log) -> None:
     loop = asyncio.get_running_loop()
-    fifos = FifoTable()
+    fifos = FifoTable(namespace)
     publisher = Publisher(os.environ.get("TTRPC_ADDRESS", ""), namespace, lambda text: log.write("error", text))
     pod = Pod(sandbox, fifos, choice, log)
     calls = TaskCalls(pod, fifos, publisher)

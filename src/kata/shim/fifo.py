@@ -4,12 +4,30 @@ import asyncio
 import os
 import stat
 from contextlib import suppress
+from dataclasses import dataclass
 
 from kata.errors import HostError, UnsupportedError
 from kata.sandbox.attach import Controlled
 from kata.sandbox.stdio import Endpoint, Stdio
 
+TYPE_CHECKING = False  # importing typing here would be for nothing
+if TYPE_CHECKING:
+    from kata.shim.logger import Logger
+
+SCHEMES = ("binary", "binary-v2")
+"""Of a URI that names a program to take the output."""
+
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """The paths that containerd gave."""
+
+    stdin: str
+    stdout: str
+    stderr: str
+    terminal: bool
 
 
 class LateInput(Endpoint):
@@ -54,36 +72,48 @@ class LateInput(Endpoint):
 
 
 class FifoAttachment:
-    """Stands for a process with the FIFOs of an engine.
+    """Stands for a process with the FIFOs of an engine, or with a program or a file that takes its output.
 
     It keeps the other side of each FIFO open too: what nobody reads fills the FIFO and then waits for the next client.
     """
 
-    def __init__(self, stdin: str, stdout: str, stderr: str, *, terminal: bool) -> None:
-        """Open the outputs; an empty path is no stream. Raise HostError or UnsupportedError that names the path."""
+    def __init__(self, streams: Streams, logger: "Logger | None" = None) -> None:
+        """Open the outputs; an empty path is no stream. Raise HostError or UnsupportedError that names the path.
+
+        A `logger` takes both outputs instead, and is owned from then on.
+        """
         self._keepers: list[int] = []
         self._closed = False
-        self._input = LateInput(stdin) if stdin else None
+        self._logger = logger
+        self._ending: asyncio.Task[None] | None = None
+        self._input = LateInput(streams.stdin) if streams.stdin else None
+        if logger is not None:
+            self.stdio = Stdio(None, logger.stdout, logger.stderr)
+        else:
+            self.stdio = Stdio(None, *self._open_outputs(streams))
+        self.stdio.stdin = self._input
+
+    def _open_outputs(self, streams: Streams) -> list[int | None]:
         opened: list[int | None] = []
         try:
-            opened.append(self._open_output(stdout))
-            opened.append(self._open_output("" if terminal else stderr))
+            opened.append(self._open_output(streams.stdout))
+            opened.append(self._open_output("" if streams.terminal else streams.stderr))
         except BaseException:
             for descriptor in [*opened, *self._keepers]:
                 if descriptor is not None:
                     os.close(descriptor)
             raise
-        self.stdio = Stdio(None, *opened)
-        self.stdio.stdin = self._input
+        return opened
 
     def _open_output(self, path: str) -> int | None:
         if not path:
             return None
         scheme, separator, rest = path.partition("://")
         if separator and scheme == "file":
-            return _open(rest, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            return _open_file(rest)
         if separator and scheme != "fifo":
-            raise UnsupportedError(f"output cannot go to {path}: only FIFOs and file:// are supported")
+            known = ", ".join(f"{name}://" for name in ("fifo", "file", *SCHEMES))
+            raise UnsupportedError(f"output cannot go to {path}: what can be is a FIFO's path, {known}")
         descriptor = _open(rest if separator else path, os.O_RDWR)
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             self._keepers.append(os.dup(descriptor))
@@ -114,20 +144,47 @@ class FifoAttachment:
         for descriptor in self._keepers:
             with suppress(OSError):
                 os.close(descriptor)
+        if self._logger is not None:
+            self._ending = asyncio.create_task(self._logger.end())
+
+    async def close(self) -> None:
+        """Let go of everything, and wait until a logger has ended too."""
+        self.finish(None)
+        if self._ending is not None:
+            await asyncio.shield(self._ending)
 
 
 def _open(path: str, flags: int) -> int:
     try:
-        return os.open(path, flags | _FLAGS, 0o600)
+        return os.open(path, flags | _FLAGS, 0o644)
     except OSError as error:
         raise HostError(f"{path}, a stream of a process, cannot be opened: {error.strerror}") from error
 
 
-class FifoTable:
-    """Hands each attachment from the call that opened it to the sandbox that takes it."""
+def _open_file(path: str) -> int:
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    except OSError as error:
+        raise HostError(f"the directory of {path}, a stream of a process, cannot be made: {error.strerror}") from error
+    return _open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def __init__(self) -> None:
+
+class FifoTable:
+    """Opens the streams of processes, and hands each attachment to the sandbox that takes it."""
+
+    def __init__(self, namespace: str) -> None:
+        """`namespace` is containerd's, which a logger is told."""
+        self._namespace = namespace
         self._ready: dict[tuple[str, str], FifoAttachment] = {}
+
+    async def open(self, process: str, streams: Streams) -> FifoAttachment:
+        """Open what a process of this id writes to. Raise HostError or UnsupportedError."""
+        logger = None
+        if streams.stdout.partition("://")[0] in SCHEMES:
+            from kata.shim.logger import start_logger  # noqa: PLC0415 - few containers have one, and it costs 10 ms
+
+            logger = await start_logger(streams.stdout, process, self._namespace)
+        return FifoAttachment(streams, logger)
 
     def put(self, container: str, exec_id: str, attachment: FifoAttachment) -> None:
         self._ready[container, exec_id] = attachment

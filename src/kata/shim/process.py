@@ -1,35 +1,36 @@
 """A process as containerd knows it: from its Create or Exec to its Delete."""
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any
 
+from kata.protocol.messages.task import DeleteResponse
 from kata.sandbox.process import GuestProcess
-from kata.shim.fifo import FifoAttachment
-
-
-@dataclass(frozen=True, slots=True)
-class Streams:
-    """The paths that containerd gave."""
-
-    stdin: str
-    stdout: str
-    stderr: str
-    terminal: bool
+from kata.shim.fifo import FifoAttachment, Streams
 
 
 class Process:
-    """A container's first process (`exec_id` empty) or one executed in it. `exited` is set once, with code and time."""
+    """A container's first process (`exec_id` empty) or one executed in it. `exited` is set once, with code and time.
 
-    def __init__(self, container: str, exec_id: str, streams: Streams, spec: dict[str, Any] | None = None) -> None:
+    `starter` is its start, under way or over; `starting` is held meanwhile, and `started` says that it went well.
+    """
+
+    def __init__(
+        self,
+        container: str,
+        exec_id: str,
+        streams: Streams,
+        attachment: FifoAttachment,
+        spec: dict[str, Any] | None = None,
+    ) -> None:
         """`spec` is OCI's process object of one to be executed, which the guest is told when it is started."""
         self.container = container
         self.exec_id = exec_id
         self.streams = streams
         self.spec = spec
-        self.attachment = FifoAttachment(streams.stdin, streams.stdout, streams.stderr, terminal=streams.terminal)
+        self.attachment = attachment
         self.started = False
         self.starting = asyncio.Lock()
+        self.starter: asyncio.Task[None] | None = None
         self.size: tuple[int, int] | None = None
         self.exited: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
         self.guest: GuestProcess | None = None
@@ -47,9 +48,14 @@ class Process:
 
 
 class TaskEntry:
-    """A container as containerd knows it: its first process, its execs, its bundle."""
+    """A container as containerd knows it: its first process, its execs, its bundle.
+
+    `adding` is held while an exec joins; `deletion` is the last that was begun.
+    """
 
     def __init__(self, bundle: str, init: Process) -> None:
         self.bundle = bundle
         self.init = init
         self.execs: dict[str, Process] = {}
+        self.adding = asyncio.Lock()
+        self.deletion: asyncio.Task[DeleteResponse] | None = None

@@ -1,12 +1,25 @@
-"""The methods of `containerd.task.v2.Task`: what containerd asks, done with the sandbox, and told as events."""
+"""The methods of containerd's Task service: what it asks, done with the sandbox, and told as events.
+
+A call that changes something goes on when its client has left or has run out of time, so a client may ask again: the
+call under way is joined. A Create or Exec that is repeated before the process was started is such a retry too.
+"""
 
 import asyncio
 import json
 import os
 import signal
+import time
 from typing import Any
 
-from kata.errors import ExistsError, NotFoundError, StateError, UnsupportedError, UsageError
+from kata.errors import (
+    Code,
+    ExistsError,
+    GuestError,
+    NotFoundError,
+    StateError,
+    UnsupportedError,
+    UsageError,
+)
 from kata.protocol.messages import events
 from kata.protocol.messages import task as wire
 from kata.protocol.messages.google import Any as Packed
@@ -14,9 +27,11 @@ from kata.protocol.messages.google import make_timestamp
 from kata.protocol.messages.types import Empty
 from kata.sandbox.container import Container
 from kata.sandbox.states import Status
-from kata.shim.fifo import FifoTable
+from kata.shim.creation import Creation
+from kata.shim.events import TaskEvents
+from kata.shim.fifo import FifoTable, Streams
 from kata.shim.pod import Pod
-from kata.shim.process import Process, Streams, TaskEntry
+from kata.shim.process import Process, TaskEntry
 from kata.shim.publisher import Publisher
 from kata.shim.rootfs import mount_rootfs, unmount_rootfs
 from kata.shim.stats import pack_stats
@@ -24,24 +39,25 @@ from kata.transport.ttrpc import Method, Services
 
 _VERSION = "v2"
 _SETTLE_TIMEOUT = 5.0
+_KILLED = 128 + signal.SIGKILL
 
 
 def list_services(calls: "TaskCalls") -> Services:
     """Return the table that the shim's ttrpc server serves: both versions of the service have the same messages."""
     methods = {
         "State": Method(wire.ProcessRequest, calls.state),
-        "Create": Method(wire.CreateTaskRequest, calls.create),
-        "Start": Method(wire.ProcessRequest, calls.start),
-        "Delete": Method(wire.ProcessRequest, calls.delete),
+        "Create": Method(wire.CreateTaskRequest, calls.create, lasting=True),
+        "Start": Method(wire.ProcessRequest, calls.start, lasting=True),
+        "Delete": Method(wire.ProcessRequest, calls.delete, lasting=True),
         "Pids": Method(wire.TaskRequest, calls.pids),
-        "Pause": Method(wire.TaskRequest, calls.pause),
-        "Resume": Method(wire.TaskRequest, calls.resume),
+        "Pause": Method(wire.TaskRequest, calls.pause, lasting=True),
+        "Resume": Method(wire.TaskRequest, calls.resume, lasting=True),
         "Checkpoint": Method(wire.CheckpointTaskRequest, calls.checkpoint),
-        "Kill": Method(wire.KillRequest, calls.kill),
-        "Exec": Method(wire.ExecProcessRequest, calls.exec),
-        "ResizePty": Method(wire.ResizePtyRequest, calls.resize_pty),
+        "Kill": Method(wire.KillRequest, calls.kill, lasting=True),
+        "Exec": Method(wire.ExecProcessRequest, calls.exec, lasting=True),
+        "ResizePty": Method(wire.ResizePtyRequest, calls.resize_pty, lasting=True),
         "CloseIO": Method(wire.CloseIORequest, calls.close_io),
-        "Update": Method(wire.UpdateTaskRequest, calls.update),
+        "Update": Method(wire.UpdateTaskRequest, calls.update, lasting=True),
         "Wait": Method(wire.ProcessRequest, calls.wait),
         "Stats": Method(wire.TaskRequest, calls.stats),
         "Connect": Method(wire.TaskRequest, calls.connect),
@@ -57,14 +73,14 @@ class TaskCalls:
         self.finished = asyncio.Event()
         self._pod = pod
         self._fifos = fifos
-        self._publisher = publisher
+        self._events = TaskEvents(publisher)
         self._entries: dict[str, TaskEntry] = {}
-        self._creating: set[str] = set()
+        self._creations: dict[str, Creation] = {}
         self._pid = os.getpid()
 
     def is_used(self) -> bool:
         """Say whether there is a container, or one on its way."""
-        return bool(self._entries or self._creating)
+        return bool(self._entries or self._creations)
 
     def _find_entry(self, container: str) -> TaskEntry:
         entry = self._entries.get(container)
@@ -85,98 +101,89 @@ class TaskCalls:
 
     async def create(self, request: wire.CreateTaskRequest) -> wire.PidResponse:
         """Boot the VM if this is its first container, and make the container up to its first instruction."""
-        if request.id in self._entries or request.id in self._creating:
-            raise ExistsError(f"container {request.id} exists already")
         if request.checkpoint:
             raise UnsupportedError(f"container {request.id} cannot be restored from {request.checkpoint}")
-        streams = Streams(request.stdin, request.stdout, request.stderr, request.terminal)
-        self._creating.add(request.id)
-        try:
-            process = await self._create(request, streams)
-        finally:
-            self._creating.discard(request.id)
-        self._entries[request.id] = TaskEntry(request.bundle, process)
-        io = events.TaskIO(stdin=request.stdin, stdout=request.stdout, stderr=request.stderr, terminal=request.terminal)
-        self._publisher.publish(
-            events.TaskCreate(
-                container_id=request.id, bundle=request.bundle, rootfs=request.rootfs, io=io, pid=self._pid
-            )
-        )
-        self._watch(process, self._find_container(request.id))
+        entry, creation = self._entries.get(request.id), self._creations.get(request.id)
+        if entry is not None and (entry.bundle != request.bundle or entry.init.starter or entry.init.exited.done()):
+            raise ExistsError(f"container {request.id} exists already")
+        if entry is None and creation is None:
+            creation = Creation(request.id, request.bundle, self._create(request))
+            self._creations[request.id] = creation
+            creation.task.add_done_callback(lambda _: self._creations.pop(request.id))
+        if creation is not None:
+            if creation.bundle != request.bundle:
+                raise ExistsError(f"container {request.id} is being created of {creation.bundle}")
+            await creation.wait()
         return wire.PidResponse(pid=self._pid)
 
-    async def _create(self, request: wire.CreateTaskRequest, streams: Streams) -> Process:
+    async def _create(self, request: wire.CreateTaskRequest) -> None:
         rootfs = f"{request.bundle}/rootfs"
         mount_rootfs(request.rootfs, rootfs)
         try:
-            process = Process(request.id, "", streams)
-            self._fifos.put(request.id, "", process.attachment)
-            try:
-                sandbox = self._pod.open(request.bundle, request.options, self._note_oom)
-                await sandbox.create_container(request.id, request.bundle, self._pid)
-            except BaseException:
-                self._fifos.drop(request.id, "")
-                process.attachment.finish(None)
-                raise
+            process = await self._create_in_sandbox(request)
         except BaseException:
             unmount_rootfs(rootfs)
             raise
-        return process
+        entry = self._entries[request.id] = TaskEntry(request.bundle, process)
+        self._events.tell_create(request)
+        self._events.follow(entry, process, self._find_container(request.id).find_process(""))
 
-    def _watch(self, process: Process, container: Container) -> None:
-        process.guest = container.find_process(process.exec_id)
-        process.watcher = asyncio.create_task(self._follow(process))
-
-    async def _follow(self, process: Process) -> None:
-        """Tell the end of a process: after its start was told, and a container's after that of its execs."""
-        assert process.guest is not None
-        status = await asyncio.shield(process.guest.exited)
-        async with process.starting:
-            pass
-        if not process.exec_id:
-            execs = self._find_entry(process.container).execs.values()
-            pending = {other.watcher for other in execs if other.watcher is not None}
-            if pending:
-                await asyncio.wait(pending, timeout=_SETTLE_TIMEOUT)
-        exited_at = process.guest.exited_at
-        self._publisher.publish(
-            events.TaskExit(
-                container_id=process.container,
-                id=process.exec_id or process.container,
-                pid=self._pid,
-                exit_status=status,
-                exited_at=make_timestamp(exited_at),
-            )
-        )
-        process.exited.set_result((status, exited_at))
+    async def _create_in_sandbox(self, request: wire.CreateTaskRequest) -> Process:
+        streams = Streams(request.stdin, request.stdout, request.stderr, request.terminal)
+        attachment = await self._fifos.open(request.id, streams)
+        self._fifos.put(request.id, "", attachment)
+        try:
+            sandbox = self._pod.open(request.bundle, request.options, self._note_oom)
+            await sandbox.create_container(request.id, request.bundle, self._pid)
+        except BaseException:
+            self._fifos.drop(request.id, "")
+            await attachment.close()
+            raise
+        return Process(request.id, "", streams, attachment)
 
     async def exec(self, request: wire.ExecProcessRequest) -> Empty:
         """Note a process to be executed; Start runs it."""
         entry = self._find_entry(request.id)
-        if not request.exec_id or request.exec_id in entry.execs:
-            raise ExistsError(f"container {request.id} has a process {request.exec_id} already")
-        if entry.init.exited.done():
-            raise StateError(f"container {request.id} is not running")
-        spec = _load_json(request.spec, "process")
+        if not request.exec_id:
+            raise UsageError(f"the process to be executed in container {request.id} has no id")
         streams = Streams(request.stdin, request.stdout, request.stderr, request.terminal)
-        spec["terminal"] = request.terminal
-        entry.execs[request.exec_id] = Process(request.id, request.exec_id, streams, spec)
-        self._publisher.publish(events.TaskExecAdded(container_id=request.id, exec_id=request.exec_id))
+        spec = _load_json(request.spec, "process") | {"terminal": request.terminal}
+        async with entry.adding:
+            known = entry.execs.get(request.exec_id)
+            if known is None:
+                await self._add_exec(entry, request.exec_id, streams, spec)
+            elif known.starter is not None or (known.streams, known.spec) != (streams, spec):
+                raise ExistsError(f"container {request.id} has a process {request.exec_id} already")
         return Empty()
 
+    async def _add_exec(self, entry: TaskEntry, exec_id: str, streams: Streams, spec: dict[str, Any]) -> None:
+        container = entry.init.container
+        if entry.init.exited.done():
+            raise StateError(f"container {container} is not running")
+        attachment = await self._fifos.open(exec_id, streams)
+        entry.execs[exec_id] = Process(container, exec_id, streams, attachment, spec)
+        self._events.tell(events.TaskExecAdded(container_id=container, exec_id=exec_id))
+
     async def start(self, request: wire.ProcessRequest) -> wire.PidResponse:
+        """Let a process run. A start that failed has failed for good."""
         process = self._find_process(request.id, request.exec_id)
+        if process.started or process.exited.done():
+            raise StateError(f"{process.name} was started already")
+        if process.starter is None:
+            process.starter = asyncio.create_task(self._start(process))
+        await asyncio.wait({process.starter})
+        process.starter.result()
+        return wire.PidResponse(pid=self._pid)
+
+    async def _start(self, process: Process) -> None:
         async with process.starting:
-            if process.started or process.exited.done():
-                raise StateError(f"{process.name} was started already")
             process.attachment.open_stdin()
             if process.spec is None:
-                await self._pod.require().start_container(request.id)
-                self._publisher.publish(events.TaskStart(container_id=request.id, pid=self._pid))
+                await self._pod.require().start_container(process.container)
             else:
                 await self._start_exec(process, process.spec)
+            self._events.tell_start(process)
             process.started = True
-        return wire.PidResponse(pid=self._pid)
 
     async def _start_exec(self, process: Process, spec: dict[str, Any]) -> None:
         name = (process.container, process.exec_id)
@@ -185,54 +192,56 @@ class TaskCalls:
             await self._pod.require().exec(*name, spec)
         finally:
             self._fifos.drop(*name)
-        self._watch(process, self._find_container(process.container))
-        if process.size is not None and process.guest is not None:
-            await process.guest.resize(*process.size)
-        self._publisher.publish(
-            events.TaskExecStarted(container_id=process.container, exec_id=process.exec_id, pid=self._pid)
-        )
+        guest = self._find_container(process.container).find_process(process.exec_id)
+        self._events.follow(self._find_entry(process.container), process, guest)
+        if process.size is not None:
+            await guest.resize(*process.size)
 
     async def delete(self, request: wire.ProcessRequest) -> wire.DeleteResponse:
         """Forget a process that has ended or never began. With its last container the VM goes."""
+        creation = self._creations.get(request.id)
+        if creation is not None and not request.exec_id:
+            await creation.end()
+            if request.id not in self._entries:
+                return self._answer_deletion((_KILLED, time.time_ns()))
         entry = self._find_entry(request.id)
         process = self._find_process(request.id, request.exec_id)
         if process.started and not process.exited.done():
             raise StateError(f"{process.name} is running; it must be stopped before it is deleted")
         if request.exec_id:
-            process.attachment.finish(None)
+            await process.attachment.close()
             entry.execs.pop(request.exec_id, None)
-        else:
-            await self._delete_container(entry)
-        status, exited_at = process.ended or (0, 0)
-        response = wire.DeleteResponse(pid=self._pid, exit_status=status, exited_at=make_timestamp(exited_at))
-        if not request.exec_id:
-            self._publisher.publish(
-                events.TaskDelete(
-                    container_id=request.id,
-                    pid=self._pid,
-                    exit_status=status,
-                    exited_at=response.exited_at,
-                    id=request.id,
-                )
-            )
-        return response
+            return self._answer_deletion(process.ended)
+        if entry.deletion is None or entry.deletion.done():
+            entry.deletion = asyncio.create_task(self._delete_container(entry))
+        await asyncio.wait({entry.deletion})
+        return entry.deletion.result()
 
-    async def _delete_container(self, entry: TaskEntry) -> None:
+    def _answer_deletion(self, ended: tuple[int, int] | None) -> wire.DeleteResponse:
+        status, exited_at = ended or (0, 0)
+        return wire.DeleteResponse(pid=self._pid, exit_status=status, exited_at=make_timestamp(exited_at))
+
+    async def _delete_container(self, entry: TaskEntry) -> wire.DeleteResponse:
         container = entry.init.container
-        await self._pod.require().delete_container(container, force=True)
+        sandbox = self._pod.require()
+        if container in sandbox.containers:  # otherwise the sandbox has ended before
+            await sandbox.delete_container(container, force=True)
         if entry.init.watcher is not None:
             await asyncio.wait({entry.init.watcher}, timeout=_SETTLE_TIMEOUT)
         for process in (*entry.execs.values(), entry.init):
-            process.attachment.finish(None)
+            await process.attachment.close()
         unmount_rootfs(f"{entry.bundle}/rootfs")
+        response = self._answer_deletion(entry.init.ended)
         self._entries.pop(container, None)
+        self._events.tell_delete(container, response)
+        return response
 
     async def state(self, request: wire.ProcessRequest) -> wire.StateResponse:
         entry = self._find_entry(request.id)
         process = self._find_process(request.id, request.exec_id)
         status, exited_at = process.ended or (0, 0)
         return wire.StateResponse(
-            id=request.id,
+            id=request.exec_id or request.id,
             bundle=entry.bundle,
             pid=self._pid,
             status=self._find_status(process),
@@ -257,15 +266,20 @@ class TaskCalls:
     async def kill(self, request: wire.KillRequest) -> Empty:
         """Send a signal. What has ended already counts as killed; no other signal reaches it."""
         process = self._find_process(request.id, request.exec_id)
-        if process.exited.done():
-            if request.signal in (signal.SIGKILL, signal.SIGTERM):
-                return Empty()
-            raise NotFoundError(f"{process.name} has ended")
-        if request.exec_id and not process.started:
+        if request.exec_id and not process.started and not process.exited.done():
             raise StateError(f"{process.name} was not started yet")
-        container = self._find_container(request.id)
-        await container.signal(request.exec_id, request.signal, everyone=request.all)
-        return Empty()
+        try:
+            if not process.exited.done():
+                sandbox = self._pod.require()
+                await sandbox.signal(request.id, request.exec_id, request.signal, everyone=request.all)
+                return Empty()
+        except (StateError, NotFoundError, GuestError) as error:
+            gone = not isinstance(error, GuestError) or error.status == Code.NOT_FOUND
+            if not gone and not process.exited.done():
+                raise
+        if request.signal in (signal.SIGKILL, signal.SIGTERM):
+            return Empty()
+        raise NotFoundError(f"{process.name} has ended")
 
     async def wait(self, request: wire.ProcessRequest) -> wire.WaitResponse:
         process = self._find_process(request.id, request.exec_id)
@@ -274,12 +288,12 @@ class TaskCalls:
 
     async def pause(self, request: wire.TaskRequest) -> Empty:
         await self._find_container(request.id).pause()
-        self._publisher.publish(events.TaskPaused(container_id=request.id))
+        self._events.tell(events.TaskPaused(container_id=request.id))
         return Empty()
 
     async def resume(self, request: wire.TaskRequest) -> Empty:
         await self._find_container(request.id).resume()
-        self._publisher.publish(events.TaskResumed(container_id=request.id))
+        self._events.tell(events.TaskResumed(container_id=request.id))
         return Empty()
 
     async def checkpoint(self, request: wire.CheckpointTaskRequest) -> Empty:
@@ -322,7 +336,9 @@ class TaskCalls:
         return Empty()
 
     def _note_oom(self, container: Container) -> None:
-        self._publisher.publish(events.TaskOOM(container_id=container.id))
+        entry = self._entries.get(container.id)
+        if entry is not None:
+            self._events.tell_oom(entry.init)
 
 
 def _load_json(packed: Packed | None, what: str) -> dict[str, Any]:

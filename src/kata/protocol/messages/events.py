@@ -85,6 +85,11 @@ class TaskResumed(Message):
     container_id: str = string(1)
 
 
+class TaskCheckpointed(Message):
+    container_id: str = string(1)
+    checkpoint: str = string(2)
+
+
 TOPICS: dict[type[Message], str] = {
     TaskCreate: "/tasks/create",
     TaskStart: "/tasks/start",
@@ -95,4 +100,5 @@ TOPICS: dict[type[Message], str] = {
     TaskExecStarted: "/tasks/exec-started",
     TaskPaused: "/tasks/paused",
     TaskResumed: "/tasks/resumed",
+    TaskCheckpointed: "/tasks/checkpointed",
 }
