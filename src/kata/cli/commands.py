@@ -290,6 +290,7 @@ COMMANDS = {
                 Flag("service-fd", "number", "listening socket of the service"),
                 Flag("init-fd", "number", "listening socket of stand-ins"),
                 Flag("creator", "number", "pid of the command that started this one", default="0"),
+                Flag("network-fd", "number", "network namespace that the sandbox is to have", default="-1"),
             ),
             hidden=True,
         ),

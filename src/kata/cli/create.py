@@ -19,12 +19,14 @@ from kata.cli.terminal import open_terminal_pair
 from kata.errors import Code, ExistsError, GuestError, HostError, KataError, NotFoundError, UnsupportedError, UsageError
 from kata.protocol.messages.sandbox import CreateContainerRequest, DeleteContainerRequest
 from kata.protocol.messages.types import Empty
+from kata.protocol.oci.network import find_network_namespace
 from kata.protocol.oci.pod import Role, find_role, find_sandbox_id
 from kata.transport.ttrpc_blocking import connect_unix_socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 
 def run_create(invocation: Invocation) -> int:
@@ -67,13 +69,16 @@ class Creation:
         self._joins = find_role(annotations) is Role.MEMBER
         self._daemon: Daemon | None = None
         self._asked = False
+        self.network: int | None = None
+        """The container's network namespace, for whoever stands in for it; None for the host's."""
 
     def open_sandbox(self) -> socket.socket:
         """Start the sandbox's daemon unless the container joins one, and return a connection for the stand-in."""
         if os.path.exists(find_record_path(self.root, self.container)):
             raise ExistsError("container with given ID already exists")
+        self.network = _open_network(self.bundle.spec)
         if not self._joins:
-            self._daemon = start_daemon(self._invocation, self.sandbox, self.bundle.path)
+            self._daemon = start_daemon(self._invocation, self.sandbox, self.bundle.path, self.network)
         elif not os.path.isdir(find_sandbox_dir(self.root, check_id(self.sandbox))):
             raise NotFoundError(f"sandbox {self.sandbox} of container {self.container} does not exist")
         return connect_init(self.root, self.sandbox)
@@ -105,6 +110,16 @@ class Creation:
                 service.call("DeleteContainer", request, Empty)
 
 
+def _open_network(spec: dict[str, Any]) -> int | None:
+    """Return a descriptor of the network namespace that a container is to have, None for the host's."""
+    path = find_network_namespace(spec)
+    if path is None:
+        return None
+    from kata.network.namespace import open_namespace  # noqa: PLC0415 - ctypes: not for those without a network
+
+    return open_namespace(path)
+
+
 def connect_init(root: str, sandbox: str) -> socket.socket:
     """Connect to where stand-ins introduce themselves. Raise HostError where nobody listens."""
     path = f"{find_sandbox_dir(root, sandbox)}/init.sock"
@@ -121,7 +136,7 @@ def create_detached(invocation: Invocation, bundle: Bundle, container: str) -> N
     slave = open_terminal_pair(invocation.text("console-socket")) if bundle.terminal else None
     try:
         with creation.open_sandbox() as connection:
-            pid = fork_stand_in(connection, creation.container, "", slave)
+            pid = fork_stand_in(connection, creation.container, "", slave, creation.network)
         if slave is not None:
             os.close(slave)
         creation.create(pid)

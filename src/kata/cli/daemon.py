@@ -60,10 +60,11 @@ class Daemon:
         release_sandbox(self._root, self._sandbox)
 
 
-def start_daemon(invocation: Invocation, sandbox: str, bundle: str) -> Daemon:
+def start_daemon(invocation: Invocation, sandbox: str, bundle: str, network: int | None) -> Daemon:
     """Make the sandbox's directory and its sockets, and start the daemon on them. Raise ExistsError on a taken name.
 
-    The sockets are listening before the daemon runs, so a client can connect at once and merely waits.
+    The sockets are listening before the daemon runs, so a client can connect at once and merely waits. `network` is a
+    descriptor of the pod's network namespace, None for the host's.
     """
     directory = find_sandbox_dir(invocation.root, sandbox)
     os.makedirs(os.path.dirname(directory), mode=0o700, exist_ok=True)
@@ -83,7 +84,11 @@ def start_daemon(invocation: Invocation, sandbox: str, bundle: str) -> Daemon:
             command += ["serve", "--sandbox", sandbox, "--bundle", bundle]
             command += ["--service-fd", str(service.fileno()), "--init-fd", str(init.fileno())]
             command += ["--creator", str(os.getpid())]
-            pid = _spawn(command, (service.fileno(), init.fileno()), find_log(invocation.root, sandbox))
+            kept = [service.fileno(), init.fileno()]
+            if network is not None:
+                command += ["--network-fd", str(network)]
+                kept.append(network)
+            pid = _spawn(command, tuple(kept), find_log(invocation.root, sandbox))
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise

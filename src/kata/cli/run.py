@@ -58,6 +58,10 @@ def _run_attached(invocation: Invocation, bundle: Bundle, container: str) -> int
         with raise_on_signals():
             try:
                 connection = stack.enter_context(creation.open_sandbox())
+                if creation.network is not None:
+                    from kata.network.namespace import enter_namespace  # noqa: PLC0415 - as in `open_sandbox`
+
+                    enter_namespace(creation.network)
                 send_hello(connection, container, "", terminal)
                 connection.settimeout(None)
                 creation.create(os.getpid())

@@ -9,6 +9,7 @@ def run_serve(invocation: Invocation) -> int:
     from kata.sandbox.service import serve  # noqa: PLC0415 - the only command that serves
 
     service, init = invocation.number("service-fd"), invocation.number("init-fd")
+    network = invocation.number("network-fd")
     assert service is not None
     assert init is not None
     os.chdir("/")  # whoever unmounts the engine's directory must not find it busy
@@ -18,6 +19,7 @@ def run_serve(invocation: Invocation) -> int:
         bundle=invocation.text("bundle"),
         service_fd=service,
         init_fd=init,
+        network_fd=network if network is not None else -1,
         creator=invocation.number("creator") or 0,
         config=str(invocation.globals["config"] or invocation.globals["kata-config"]) or None,
     )

@@ -136,13 +136,22 @@ def send_hello(
     socket.send_fds(connection, [json.dumps(hello).encode()], streams if proc is None else [*streams, proc])
 
 
-def fork_stand_in(connection: socket.socket, container: str, exec_id: str, slave: int | None) -> int:
-    """Fork the stand-in and return its pid. It has its own connection and slave: the caller closes these."""
+def fork_stand_in(
+    connection: socket.socket, container: str, exec_id: str, slave: int | None, network: int | None = None
+) -> int:
+    """Fork the stand-in and return its pid. It has its own connection and slave: the caller closes these.
+
+    It goes to live in the `network` namespace, where engines look for the container's links by its pid.
+    """
     pid = os.fork()
     if pid:
         return pid
     code = LOST
     try:
+        if network is not None:
+            from kata.network.namespace import enter_namespace  # noqa: PLC0415 - ctypes, for containers only
+
+            enter_namespace(network)
         code = _stand_in(connection, container, exec_id, slave)
     finally:
         os._exit(code)

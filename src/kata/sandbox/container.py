@@ -79,8 +79,15 @@ class Container:
     """One container. Its methods raise StateError when the status does not allow them."""
 
     def __init__(
-        self, root: str, guest: Guest, bundle: Bundle, record: store.ContainerRecord, shared: tuple[str, ...]
+        self,
+        root: str,
+        guest: Guest,
+        bundle: Bundle,
+        record: store.ContainerRecord,
+        shared: tuple[str, ...],
+        home: int | None = None,
     ) -> None:
+        """`home` is a descriptor of the host's network namespace, None where this process is in it."""
         self.id = record.id
         self.bundle = bundle
         self.record = record
@@ -88,6 +95,7 @@ class Container:
         self._root = root
         self._guest = guest
         self._shared = shared
+        self._home = home
         self._init: GuestProcess | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._view: ProcView | None = None
@@ -126,8 +134,8 @@ class Container:
 
     async def create(self, translation: Translation, attachment: Attached) -> None:
         """Make the container in the guest, up to its init waiting for `start`."""
-        for point in ("prestart", "createRuntime", "createContainer"):
-            await run_hooks(self.bundle.spec, point, self.describe())
+        for point, network in (("prestart", self._home), ("createRuntime", self._home), ("createContainer", None)):
+            await run_hooks(self.bundle.spec, point, self.describe(), network=network)
         await self._guest.create_container(
             wire.CreateContainerRequest(
                 container_id=self.id,
@@ -173,7 +181,7 @@ class Container:
         await self._guest.start_container(self.id)
         if self.status == Status.CREATED:
             self._move(Status.RUNNING)
-        return await try_hooks(self.bundle.spec, "poststart", self.describe())
+        return await try_hooks(self.bundle.spec, "poststart", self.describe(), network=self._home)
 
     async def signal(self, exec_id: str, number: int, *, everyone: bool) -> None:
         """Send a signal to the init (`exec_id` empty), to one exec, or to every process of the container."""
@@ -284,7 +292,7 @@ class Container:
 
     async def run_poststop(self) -> list[str]:
         """Run the poststop hooks; return a sentence for each that failed, which changes nothing else."""
-        return await try_hooks(self.bundle.spec, "poststop", self.describe())
+        return await try_hooks(self.bundle.spec, "poststop", self.describe(), network=self._home)
 
     def forget(self, status: int) -> None:
         """End every process with `status` and remove the record. Nothing writes it again."""

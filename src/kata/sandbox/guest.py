@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from kata.errors import Code, GuestError
 from kata.protocol.messages import agent as wire
-from kata.protocol.messages import health, inspect
+from kata.protocol.messages import health, inspect, types
 from kata.protocol.messages.types import Empty
 from kata.protocol.protobuf import Message
 from kata.transport.ttrpc import Client
@@ -43,6 +43,19 @@ class Guest:
 
     async def destroy_sandbox(self, *, timeout: float) -> None:
         await self._call("DestroySandbox", wire.DestroySandboxRequest(), Empty, timeout=timeout)
+
+    async def update_interface(self, interface: types.Interface) -> None:
+        """Set up the network card with this link-layer address. The agent waits for one that is being plugged in."""
+        await self._call("UpdateInterface", wire.UpdateInterfaceRequest(interface=interface), types.Interface)
+
+    async def update_routes(self, routes: list[types.Route]) -> None:
+        """Make these the guest's routes."""
+        request = wire.UpdateRoutesRequest(routes=wire.Routes(Routes=routes))
+        await self._call("UpdateRoutes", request, wire.Routes)
+
+    async def add_neighbours(self, neighbours: list[types.ARPNeighbor]) -> None:
+        request = wire.AddARPNeighborsRequest(neighbors=wire.ARPNeighbors(ARPNeighbors=neighbours))
+        await self._call("AddARPNeighbors", request, Empty)
 
     async def create_container(self, request: wire.CreateContainerRequest) -> None:
         await self._call("CreateContainer", request, Empty)

@@ -8,27 +8,35 @@ import asyncio
 import json
 import os
 import signal
-from contextlib import suppress
+import subprocess
+from contextlib import nullcontext
 from typing import Any
 
 from kata.errors import HostError, UsageError
+from kata.network.namespace import visit_namespace
+from kata.transport.readiness import wait_readable
 
 _DEFAULT_TIMEOUT = 30.0
 _SAID = 500
 
 
-async def run_hooks(document: dict[str, Any], point: str, state: dict[str, Any]) -> None:
-    """Run the hooks of one point in order. Raise HostError when one fails or outlives its timeout (seconds)."""
+async def run_hooks(document: dict[str, Any], point: str, state: dict[str, Any], *, network: int | None = None) -> None:
+    """Run the hooks of one point in order. Raise HostError when one fails or outlives its timeout (seconds).
+
+    `network` is a descriptor of the network namespace that they are to run in, None for this thread's.
+    """
     for hook in _list_hooks(document, point):
-        await _run_hook(hook, point, json.dumps(state).encode())
+        await _run_hook(hook, point, json.dumps(state).encode(), network)
 
 
-async def try_hooks(document: dict[str, Any], point: str, state: dict[str, Any]) -> list[str]:
-    """Run all hooks of one point, whatever fails; return a sentence per failure."""
+async def try_hooks(
+    document: dict[str, Any], point: str, state: dict[str, Any], *, network: int | None = None
+) -> list[str]:
+    """Run all hooks of one point, whatever fails; return a sentence per failure. `network` as in `run_hooks`."""
     failures = []
     for hook in _list_hooks(document, point):
         try:
-            await _run_hook(hook, point, json.dumps(state).encode())
+            await _run_hook(hook, point, json.dumps(state).encode(), network)
         except (HostError, UsageError) as error:
             failures.append(str(error))
     return failures
@@ -38,7 +46,7 @@ def _list_hooks(document: dict[str, Any], point: str) -> list[dict[str, Any]]:
     return (document.get("hooks") or {}).get(point) or []
 
 
-async def _run_hook(hook: dict[str, Any], point: str, state: bytes) -> None:
+async def _run_hook(hook: dict[str, Any], point: str, state: bytes, network: int | None) -> None:
     path = hook.get("path")
     if not isinstance(path, str) or not path.startswith("/"):
         raise UsageError(f"{point} hook has no absolute path: {path!r}")
@@ -46,7 +54,7 @@ async def _run_hook(hook: dict[str, Any], point: str, state: bytes) -> None:
     given, said = os.memfd_create("state"), os.memfd_create("said")
     try:
         os.pwrite(given, state, 0)
-        status = await _run_program(hook, point, path, given, said)
+        status = await _run_program(hook, point, given, said, network)
         if status != 0:
             text = os.pread(said, _SAID, max(0, os.fstat(said).st_size - _SAID)).decode(errors="replace").strip()
             raise HostError(f"{point} hook {path} failed with status {status}: {text}")
@@ -55,26 +63,35 @@ async def _run_hook(hook: dict[str, Any], point: str, state: bytes) -> None:
         os.close(said)
 
 
-async def _run_program(hook: dict[str, Any], point: str, path: str, given: int, said: int) -> int:
+async def _run_program(hook: dict[str, Any], point: str, given: int, said: int, network: int | None) -> int:
+    path = hook["path"]
     try:
-        process = await asyncio.create_subprocess_exec(
-            *(hook.get("args") or [path]),
-            executable=path,
-            env=dict(entry.partition("=")[::2] for entry in hook.get("env") or []),
-            stdin=given,
-            stdout=said,
-            stderr=said,
-            start_new_session=True,
-        )
+        with visit_namespace(network) if network is not None else nullcontext():
+            process = _start_program(hook, given, said)
     except OSError as error:
         raise HostError(f"{point} hook {path} cannot run: {error.strerror}") from error
+    ended = os.pidfd_open(process.pid)
     try:
         async with asyncio.timeout(hook.get("timeout") or _DEFAULT_TIMEOUT):
-            return await process.wait()
+            await wait_readable(ended)
     except TimeoutError as error:
         raise HostError(f"{point} hook {path} did not end within its timeout") from error
     finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+        os.close(ended)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return process.returncode
+
+
+def _start_program(hook: dict[str, Any], given: int, said: int) -> subprocess.Popen[bytes]:
+    # Not asyncio's, which waits in between: this thread may be in another network namespace for the moment.
+    return subprocess.Popen(
+        hook.get("args") or [hook["path"]],
+        executable=hook["path"],
+        env=dict(entry.partition("=")[::2] for entry in hook.get("env") or []),
+        stdin=given,
+        stdout=said,
+        stderr=said,
+        start_new_session=True,
+    )

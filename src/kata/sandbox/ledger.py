@@ -8,6 +8,9 @@ import os
 from collections.abc import Callable
 from enum import StrEnum
 
+from kata.errors import KataError
+from kata.network.connection import disconnect_namespace
+from kata.network.namespace import visit_namespace
 from kata.resources.cgroup import remove_cgroup
 from kata.sys.file import read_text, replace_file
 from kata.sys.mount import unmount
@@ -20,6 +23,7 @@ class Kind(StrEnum):
     MOUNT = "mount"
     CGROUP = "cgroup"
     TREE = "tree"
+    NETWORK = "network"
 
 
 def _kill(value: str) -> None:
@@ -31,11 +35,27 @@ def _unmount(value: str) -> None:
     unmount(value, detach=True)
 
 
+def _disconnect(value: str) -> None:
+    """Take the VM's filters off the links of the namespace `value` names, if it is still that one."""
+    inode, sandbox, path = value.split(" ", 2)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return  # it went, and its links with it
+    try:
+        if os.fstat(descriptor).st_ino == int(inode):
+            with visit_namespace(descriptor):
+                disconnect_namespace(sandbox)
+    finally:
+        os.close(descriptor)
+
+
 _RELEASE: dict[Kind, Callable[[str], None]] = {
     Kind.PROCESS: _kill,
     Kind.MOUNT: _unmount,
     Kind.CGROUP: remove_cgroup,
     Kind.TREE: remove_tree,
+    Kind.NETWORK: _disconnect,
 }
 
 
@@ -85,7 +105,7 @@ def release_resources(directory: str) -> list[str]:
     for kind, value in reversed(list_resources(directory)):
         try:
             _RELEASE[kind](value)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KataError) as error:
             failures.append(f"{kind} {value} could not be released: {error}")
             kept.insert(0, _format_line(kind, value))
     if os.path.exists(find_ledger(directory)):

@@ -10,6 +10,7 @@ from typing import Any
 from kata.config.load import load_configuration
 from kata.config.model import Configuration
 from kata.errors import DeadlineError, ExistsError, KataError, NotFoundError, StateError
+from kata.hypervisor.spec import NetDevice
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.protocol.messages import agent as wire
@@ -20,6 +21,7 @@ from kata.sandbox import store
 from kata.sandbox.attach import Attachments
 from kata.sandbox.container import Bundle, Container, name_moment, read_bundle
 from kata.sandbox.ledger import Kind, record_resource, release_resources
+from kata.sandbox.network import PodNamespace, SandboxNetwork, read_name_servers
 from kata.sandbox.process import LOST_STATUS
 from kata.sandbox.states import SandboxState, Status, move_sandbox
 from kata.sandbox.translation import GUEST_SHARE, GUEST_SHM, Shared, translate_spec
@@ -58,6 +60,7 @@ class Sandbox:
         self.containers: dict[str, Container] = {}
         self.gone = asyncio.Event()
         self.timeline = Timeline(f"{self.directory}/timeline.json")
+        self.network = SandboxNetwork(sandbox_id, self.directory)
         self._root = root
         self._config = Configuration()
         self._attachments = attachments
@@ -77,15 +80,16 @@ class Sandbox:
     def _move(self, then: SandboxState) -> None:
         self._state = move_sandbox(self.id, self._state, then)
 
-    def start(self, bundle: str, config: str | None) -> None:
+    def start(self, bundle: str, config: str | None, namespace: PodNamespace | None = None) -> None:
         """Begin to start the VM, sized for the container of `bundle`. `create_container` waits for it.
 
-        `config` is the path of a configuration file, None for the usual places.
+        `config` is the path of a configuration file, None for the usual places. This process moves into the network
+        `namespace` and closes its descriptor.
         """
         self._move(SandboxState.STARTING)
-        self._started = asyncio.create_task(self._start(bundle, config))
+        self._started = asyncio.create_task(self._start(bundle, config, namespace))
 
-    async def _start(self, bundle: str, config: str | None) -> SandboxVm:
+    async def _start(self, bundle: str, config: str | None, namespace: PodNamespace | None) -> SandboxVm:
         self._config = load_configuration(config)
         first = read_bundle(bundle)
         size = size_vm(first.spec, self._config.hypervisor, measure_host())
@@ -93,10 +97,18 @@ class Sandbox:
             self._cgroup = _find_cgroup(first.spec)
             self._enter_cgroup(first.spec, os.getpid())
         site = Site(self.id, self.directory, self._root, self._config, self.timeline, self._log)
-        vm = await start_vm(site, size)
+        cards: list[NetDevice] = []
+        if namespace is not None:
+            with self.timeline.measure("network"):
+                cards = self.network.join(namespace)
+        vm = await start_vm(site, size, cards)
         self._vm = vm
+        self.network.close_taps()
         with self.timeline.measure("guest sandbox"):
             await vm.guest.create_sandbox(self._describe_to_guest(first.spec))
+        if cards:
+            with self.timeline.measure("guest network"):
+                await self.network.configure(vm.guest)
         self._move(SandboxState.RUNNING)
         self.timeline.write()
         self._followers = [asyncio.create_task(self._watch_vm(vm)), asyncio.create_task(self._watch_oom(vm))]
@@ -111,7 +123,12 @@ class Sandbox:
             mount_point=GUEST_SHM,
         )
         hostname = str(spec.get("hostname") or "")[:_HOSTNAME_LIMIT]
-        return wire.CreateSandboxRequest(hostname=hostname, sandbox_id=self.id, storages=[_SHARE_STORAGE, shm])
+        return wire.CreateSandboxRequest(
+            hostname=hostname,
+            dns=read_name_servers(spec),
+            sandbox_id=self.id,
+            storages=[_SHARE_STORAGE, shm],
+        )
 
     async def _watch_vm(self, vm: SandboxVm) -> None:
         """End every process when the VM ends before it was told to."""
@@ -190,7 +207,7 @@ class Sandbox:
             annotations=bundle.spec.get("annotations") or {},
         )
         try:
-            container = Container(self._root, vm.guest, bundle, record, names)
+            container = Container(self._root, vm.guest, bundle, record, names, self.network.home)
         except BaseException:
             attachment.finish(None)
             raise
@@ -336,6 +353,7 @@ class Sandbox:
         if self._cgroup:
             leave_cgroup(self._cgroup, os.getpid())
         # In a thread: a cgroup goes only when the last of its processes has, and containers' answers must not wait.
+        self.network.close()
         failures = await asyncio.to_thread(release_resources, self.directory)
         for failure in failures:
             self._log.write("error", failure)

@@ -7,10 +7,13 @@ import socket
 from contextlib import suppress
 
 from kata.observe.log import Log
+from kata.protocol.oci.network import find_network_namespace
 from kata.protocol.ttrpc.engine import Call
 from kata.sandbox import store
 from kata.sandbox.attach import AttachServer
 from kata.sandbox.calls import list_services
+from kata.sandbox.container import read_bundle
+from kata.sandbox.network import PodNamespace
 from kata.sandbox.sandbox import Sandbox
 from kata.sys.namespace import enter_private_mount_namespace
 from kata.sys.tree import remove_tree
@@ -22,11 +25,20 @@ _FAREWELL_TIMEOUT = 5.0
 
 
 def serve(
-    *, root: str, sandbox: str, bundle: str, service_fd: int, init_fd: int, config: str | None, creator: int = 0
+    *,
+    root: str,
+    sandbox: str,
+    bundle: str,
+    service_fd: int,
+    init_fd: int,
+    config: str | None,
+    network_fd: int = -1,
+    creator: int = 0,
 ) -> int:
     """Run the daemon until the sandbox is gone; return the exit code.
 
     `service_fd` and `init_fd` are listening sockets in the sandbox's directory. `bundle` is the first container's.
+    `network_fd` is the pod's network namespace, -1 where it is the host's.
     `creator` is the pid of the parent, which is going to ask for that container; 0 when anybody may.
     """
     directory = store.find_sandbox_dir(root, sandbox)
@@ -34,7 +46,7 @@ def serve(
     try:
         enter_private_mount_namespace()
         # Otherwise the ledger in the directory is what `gc` releases the rest by.
-        if asyncio.run(_run(root, sandbox, bundle, service_fd, init_fd, config, creator)):
+        if asyncio.run(_run(root, sandbox, bundle, service_fd, init_fd, config, network_fd, creator)):
             with suppress(OSError):
                 remove_tree(directory)
     finally:
@@ -43,7 +55,14 @@ def serve(
 
 
 async def _run(
-    root: str, sandbox_id: str, bundle: str, service_fd: int, init_fd: int, config: str | None, creator: int
+    root: str,
+    sandbox_id: str,
+    bundle: str,
+    service_fd: int,
+    init_fd: int,
+    config: str | None,
+    network_fd: int,
+    creator: int,
 ) -> bool:
     """Serve until the sandbox is gone; say whether nothing of it is left."""
     loop = asyncio.get_running_loop()
@@ -51,7 +70,11 @@ async def _run(
     attachments = AttachServer(socket.socket(fileno=init_fd))
     accepting = asyncio.create_task(attachments.run())
     sandbox = Sandbox(root, sandbox_id, attachments, log)
-    sandbox.start(bundle, config)
+    namespace = None
+    if network_fd >= 0:
+        os.set_inheritable(network_fd, False)
+        namespace = PodNamespace(network_fd, find_network_namespace(read_bundle(bundle).spec) or "")
+    sandbox.start(bundle, config, namespace)
     services = list_services(sandbox)
     connections: set[ServerConnection] = set()
 

@@ -1,7 +1,7 @@
 """The VM of a sandbox with all that belongs to it on the host: share, virtiofsd, VMM, the line to the agent."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from kata.errors import GuestError, KataError, StartError
 from kata.hypervisor.channel import AGENT_PORT, DEBUG_CONSOLE_PORT, LOG_PORT, choose_guest_channel
 from kata.hypervisor.driver import Channel, Hypervisor, Vm
 from kata.hypervisor.qemu.driver import QemuSettings, open_hypervisor
-from kata.hypervisor.spec import Balloon, Device, Rng, SharedFs, VmSpec
+from kata.hypervisor.spec import Balloon, Device, NetDevice, Rng, SharedFs, VmSpec
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.resources.size import VmSize
@@ -90,14 +90,14 @@ class Site:
     log: Log
 
 
-async def start_vm(site: Site, size: VmSize) -> SandboxVm:
-    """Start a VM and wait for its agent.
+async def start_vm(site: Site, size: VmSize, cards: Sequence[NetDevice] = ()) -> SandboxVm:
+    """Start a VM with these network cards and wait for its agent.
 
     Raise StartError that names the phase and quotes the end of the console; nothing is left then.
     """
     read_console: list[Callable[[], str]] = []
     try:
-        return await _start(site, size, read_console)
+        return await _start(site, size, cards, read_console)
     except StartError:
         raise
     except KataError as error:
@@ -105,7 +105,9 @@ async def start_vm(site: Site, size: VmSize) -> SandboxVm:
         raise StartError(site.timeline.current, error.message, console=console, hint=error.hint) from error
 
 
-async def _start(site: Site, size: VmSize, read_console: list[Callable[[], str]]) -> SandboxVm:
+async def _start(
+    site: Site, size: VmSize, cards: Sequence[NetDevice], read_console: list[Callable[[], str]]
+) -> SandboxVm:
     timeline = site.timeline
     async with AsyncExitStack() as owned:
         with timeline.measure("probe host"):
@@ -120,7 +122,7 @@ async def _start(site: Site, size: VmSize, read_console: list[Callable[[], str]]
         line = open_line(host.channel, site.directory)
         owned.callback(line.close)
         with timeline.measure("vmm"):
-            spec = _describe_vm(site, size, host, virtiofsd, line)
+            spec = _describe_vm(site, size, host, virtiofsd, line, cards)
             machine = await host.hypervisor.start(spec, timeout=_VMM_TIMEOUT)
             owned.push_async_callback(machine.stop, timeout=_STOP_TIMEOUT)
             record_process(site.directory, machine.pid)
@@ -152,12 +154,15 @@ def _start_virtiofsd(site: Site, share: Share) -> Virtiofsd:
     return virtiofsd
 
 
-def _describe_vm(site: Site, size: VmSize, host: Host, virtiofsd: Virtiofsd, line: Line) -> VmSpec:
+def _describe_vm(
+    site: Site, size: VmSize, host: Host, virtiofsd: Virtiofsd, line: Line, cards: Sequence[NetDevice]
+) -> VmSpec:
     config = site.config.hypervisor
     devices: list[Device] = [
         SharedFs(SHARE_TAG, virtiofsd.connection.fileno(), config.virtio_fs_queue_size),
         Rng(),
         *line.devices,
+        *cards,
     ]
     if config.reclaim_guest_freed_memory:
         devices.append(Balloon())

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from kata.errors import ExistsError, StateError
+from kata.network.namespace import open_namespace
 from kata.observe.log import Log
 from kata.protocol.messages.google import Any
+from kata.protocol.oci.network import find_network_namespace
 from kata.sandbox import store
 from kata.sandbox.collect import release_sandbox
-from kata.sandbox.container import Container
+from kata.sandbox.container import Container, read_bundle
+from kata.sandbox.network import PodNamespace
 from kata.sandbox.sandbox import Sandbox
 from kata.shim.fifo import FifoTable
 from kata.shim.options import ConfigChoice
@@ -39,13 +42,14 @@ class Pod:
             try:
                 _write_log_to(f"{directory}/service.log")
                 config = self._choice.find(options, directory)
+                namespace = _open_namespace(bundle)
             except BaseException:
                 remove_tree(directory)
                 os.close(lock)
                 raise
             self._sandbox = Sandbox(store.DEFAULT_ROOT, self.id, self._fifos, self._log, on_oom)
             self._follower = asyncio.create_task(self._follow(self._sandbox, directory, lock))
-            self._sandbox.start(bundle, config)
+            self._sandbox.start(bundle, config, namespace)
         return self._sandbox
 
     def require(self) -> Sandbox:
@@ -81,6 +85,13 @@ class Pod:
             await self._sandbox.stop()
         if self._follower is not None:
             await self._follower
+
+
+def _open_namespace(bundle: str) -> PodNamespace | None:
+    """Open the network namespace that a bundle asks for; None for the host's."""
+    path = find_network_namespace(read_bundle(bundle).spec)
+    descriptor = open_namespace(path)
+    return None if descriptor is None else PodNamespace(descriptor, path or "")
 
 
 def _write_log_to(path: str) -> None:

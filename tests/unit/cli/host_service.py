@@ -241,7 +241,15 @@ async def run_service(root: str, sandbox: str, service_fd: int, init_fd: int) ->
 
 
 def serve(
-    *, root: str, sandbox: str, bundle: str, service_fd: int, init_fd: int, config: str | None, creator: int
+    *,
+    root: str,
+    sandbox: str,
+    bundle: str,
+    service_fd: int,
+    init_fd: int,
+    config: str | None,
+    network_fd: int,
+    creator: int,
 ) -> int:
     directory = store.find_sandbox_dir(root, sandbox)
     store.lock_sandbox(directory)

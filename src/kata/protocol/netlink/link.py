@@ -7,6 +7,7 @@ Source: rtnetlink(7), <linux/if_link.h>, <linux/if.h>.
 """
 
 import struct
+from socket import AF_INET6
 from typing import NamedTuple
 
 from kata.errors import ProtocolError, UsageError
@@ -38,11 +39,15 @@ _IFLA_MTU = 4
 _IFLA_LINK = 5
 _IFLA_MASTER = 10
 _IFLA_LINKINFO = 18
+_IFLA_AF_SPEC = 26
 _IFLA_EXT_MASK = 29
+_IFLA_INET6_ADDR_GEN_MODE = 8
+_IN6_ADDR_GEN_MODE_NONE = 1
 _IFLA_INFO_KIND = 1
 _RTEXT_FILTER_SKIP_STATS = 8
 
 _HEADER = struct.Struct("=BxHiII")
+LINK_HEADER_SIZE = _HEADER.size
 
 
 class Link(NamedTuple):
@@ -149,6 +154,17 @@ def change_link(
         words.append(f"address {address.hex(':')}")
     payload = encode_link(Link(ifindex, name, flags, mtu, address), change)
     return Request(RTM_SETLINK, 0, payload, f"set link {ifindex} {' '.join(words)}")
+
+
+def withhold_ipv6_address(ifindex: int) -> Request:
+    """Ask that a link get no link-local address by itself, so that it says nothing of its own on the wire.
+
+    The kernel says EAFNOSUPPORT where it has no IPv6.
+    """
+    mode = encode_attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_IN6_ADDR_GEN_MODE_NONE]))
+    families = nest_attributes(_IFLA_AF_SPEC, [nest_attributes(int(AF_INET6), [mode])])
+    payload = _HEADER.pack(0, 0, ifindex, 0, 0) + families
+    return Request(RTM_SETLINK, 0, payload, f"withhold an IPv6 address from link {ifindex}")
 
 
 def _check_name(name: str) -> str:

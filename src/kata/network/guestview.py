@@ -1,0 +1,77 @@
+"""A pod's layout in the words of the agent's protocol. Source: upstream's types.proto, and what its agent reads."""
+
+from collections.abc import Mapping
+
+from kata.network.scan import Endpoint, PodLayout
+from kata.protocol.messages import types
+from kata.protocol.netlink.link import IFF_NOARP
+from kata.protocol.netlink.neighbour import Neighbour
+from kata.protocol.netlink.notation import find_family, format_ip, format_mac
+from kata.protocol.netlink.route import SETTABLE_FLAGS, Route
+
+
+def describe_interface(endpoint: Endpoint) -> types.Interface:
+    """Return the guest's interface of an endpoint: the agent finds the network card by its link-layer address."""
+    link = endpoint.link
+    return types.Interface(
+        device=link.name,
+        name=link.name,
+        IPAddresses=[
+            types.IPAddress(
+                family=_name_family(address.local), address=format_ip(address.local), mask=str(address.prefix)
+            )
+            for address in endpoint.addresses
+        ],
+        mtu=link.mtu,
+        hwAddr=format_mac(link.address),
+        type=link.kind,
+        raw_flags=link.flags & IFF_NOARP,
+    )
+
+
+def describe_routes(layout: PodLayout) -> list[types.Route]:
+    """Return the routes, in the order that the host has them."""
+    names = _name_links(layout)
+    return [_describe_route(route, names) for route in layout.routes]
+
+
+def describe_neighbours(layout: PodLayout) -> list[types.ARPNeighbor]:
+    """Return the neighbours with their state as the host has it."""
+    names = _name_links(layout)
+    return [_describe_neighbour(neighbour, names) for neighbour in layout.neighbours]
+
+
+def _name_links(layout: PodLayout) -> dict[int, str]:
+    return {endpoint.link.ifindex: endpoint.link.name for endpoint in layout.endpoints}
+
+
+def _name_family(address: bytes) -> int:
+    return types.IPFamily.V4 if len(address) == 4 else types.IPFamily.V6
+
+
+def _describe_route(route: Route, names: Mapping[int, str]) -> types.Route:
+    family = types.IPFamily.V4 if route.family == find_family(bytes(4)) else types.IPFamily.V6
+    source = format_ip(route.source) if route.source else ""
+    if route.origin:
+        source = f"{format_ip(route.origin)}/{route.origin_prefix}"
+    return types.Route(
+        dest=f"{format_ip(route.destination)}/{route.prefix}" if route.destination else "",
+        gateway=format_ip(route.gateway) if route.gateway else "",
+        device=names[route.ifindex],
+        source=source,
+        scope=route.scope,
+        family=family,
+        flags=route.flags & SETTABLE_FLAGS,
+        mtu=route.mtu,
+    )
+
+
+def _describe_neighbour(neighbour: Neighbour, names: Mapping[int, str]) -> types.ARPNeighbor:
+    address = types.IPAddress(family=_name_family(neighbour.destination), address=format_ip(neighbour.destination))
+    return types.ARPNeighbor(
+        toIPAddress=address,
+        device=names[neighbour.ifindex],
+        lladdr=format_mac(neighbour.address),
+        state=neighbour.state,
+        flags=neighbour.flags,
+    )

@@ -1,0 +1,99 @@
+"""What a network plug-in has put into a pod's namespace: links with addresses, routes, neighbours."""
+
+from collections.abc import Container
+from errno import EAFNOSUPPORT, EOPNOTSUPP
+from socket import AF_INET, AF_INET6
+from typing import NamedTuple
+
+from kata.network.tap import is_tap_name
+from kata.protocol.netlink.address import Address, dump_addresses, parse_address
+from kata.protocol.netlink.link import IFF_LOOPBACK, Link, dump_links, parse_link
+from kata.protocol.netlink.neighbour import (
+    NUD_PERMANENT,
+    NUD_REACHABLE,
+    Neighbour,
+    dump_neighbours,
+    parse_neighbour,
+)
+from kata.protocol.netlink.route import (
+    RT_SCOPE_LINK,
+    RT_TABLE_MAIN,
+    RTN_UNICAST,
+    RTPROT_KERNEL,
+    RTPROT_RA,
+    RTPROT_REDIRECT,
+    Route,
+    dump_routes,
+    parse_route,
+)
+from kata.transport.netlink import Netlink
+
+_ETHERNET = 1
+"""ARPHRD_ETHER of <linux/if_arp.h>."""
+
+_FAMILIES = (int(AF_INET), int(AF_INET6))
+_NO_SUCH_FAMILY = {EOPNOTSUPP, EAFNOSUPPORT}
+# Routes that come with an address, a redirect or a router's advertisement: the guest's kernel makes its own.
+_AUTOMATIC = {RTPROT_KERNEL, RTPROT_REDIRECT, RTPROT_RA}
+
+
+class Endpoint(NamedTuple):
+    """A link that the VM is to be connected to, of whatever kind, with the addresses that the guest is to have."""
+
+    link: Link
+    addresses: tuple[Address, ...]
+
+
+class PodLayout(NamedTuple):
+    """What the guest is to look like. Routes and neighbours are those of the endpoints only."""
+
+    endpoints: tuple[Endpoint, ...]
+    routes: tuple[Route, ...]
+    neighbours: tuple[Neighbour, ...]
+
+
+def scan_namespace(netlink: Netlink) -> PodLayout:
+    """Return the layout of the socket's namespace.
+
+    Left out: loopback, taps of a VM, links that are down and have no address (tunnels that the kernel puts into every
+    namespace), ports of a bridge in the namespace, and what is no Ethernet.
+    """
+    addresses: dict[int, list[Address]] = {}
+    for address in netlink.ask(dump_addresses(), parse_address):
+        if not (len(address.local) == 16 and address.scope == RT_SCOPE_LINK):
+            addresses.setdefault(address.ifindex, []).append(address)
+    links = [link for link in netlink.ask(dump_links(), parse_link) if _is_endpoint(link, addresses)]
+    indexes = {link.ifindex for link in links}
+    routes = _list_routes(netlink, indexes)
+    return PodLayout(
+        tuple(Endpoint(link, tuple(addresses.get(link.ifindex, ()))) for link in links),
+        routes,
+        _list_neighbours(netlink, indexes, {route.gateway for route in routes if route.gateway}),
+    )
+
+
+def _is_endpoint(link: Link, addressed: Container[int]) -> bool:
+    if is_tap_name(link.name) or link.flags & IFF_LOOPBACK or link.device_type != _ETHERNET or link.master:
+        return False
+    return link.up or link.ifindex in addressed
+
+
+def _list_routes(netlink: Netlink, indexes: Container[int]) -> tuple[Route, ...]:
+    return tuple(
+        route
+        for family in _FAMILIES
+        for route in netlink.ask(dump_routes(family), parse_route, unless=_NO_SUCH_FAMILY)
+        if route.table == RT_TABLE_MAIN and route.kind == RTN_UNICAST
+        if route.protocol not in _AUTOMATIC and route.ifindex in indexes
+    )
+
+
+def _list_neighbours(netlink: Netlink, indexes: Container[int], gateways: Container[bytes]) -> tuple[Neighbour, ...]:
+    """Return the static neighbours, and gateways whose address was found out already."""
+    return tuple(
+        neighbour
+        for family in _FAMILIES
+        for neighbour in netlink.ask(dump_neighbours(family), parse_neighbour, unless=_NO_SUCH_FAMILY)
+        if neighbour.ifindex in indexes and neighbour.address
+        if neighbour.state == NUD_PERMANENT or (neighbour.state == NUD_REACHABLE and neighbour.destination in gateways)
+    )

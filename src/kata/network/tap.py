@@ -1,0 +1,55 @@
+"""Tap devices: Ethernet links whose other end is a descriptor that a VMM reads and writes.
+
+A tap goes with its last descriptor, so that nothing is left of it when its VMM has ended, however that came.
+Source: Documentation/networking/tuntap.rst in the kernel tree; <linux/if_tun.h>.
+"""
+
+import errno
+import fcntl
+import os
+import struct
+
+from kata.errors import HostError, StateError
+
+_DEVICE = "/dev/net/tun"
+_TUNSETIFF = 0x400454CA
+_IFF_TAP = 0x0002
+_IFF_MULTI_QUEUE = 0x0100
+_IFF_NO_PI = 0x1000
+_IFF_VNET_HDR = 0x4000
+_IFREQ = struct.Struct("16sH22x")
+
+
+def name_tap(index: int) -> str:
+    """Return the name of the tap of a pod's endpoint with this number. Upstream's, so that its tools know it."""
+    return f"tap{index}_kata"
+
+
+def is_tap_name(name: str) -> bool:
+    return name.startswith("tap") and name.endswith("_kata")
+
+
+def open_tap(name: str, queues: int = 1) -> tuple[int, ...]:
+    """Make a tap in the calling thread's network namespace and return a descriptor for each queue.
+
+    Raise StateError where the name is taken, and HostError.
+
+    Packets carry the header of virtio-net, by which a guest leaves checksums and segmentation to the host.
+    """
+    flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | (_IFF_MULTI_QUEUE if queues > 1 else 0)
+    opened: list[int] = []
+    try:
+        for _ in range(queues):
+            opened.append(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
+            fcntl.ioctl(opened[-1], _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
+    except OSError as error:
+        for descriptor in opened:
+            os.close(descriptor)
+        if error.errno == errno.EBUSY:
+            raise StateError(
+                f"the network namespace has a device {name} already; another VM is connected to it",
+                hint="a container of a VM cannot join the network of another container; put both into one pod",
+            ) from error
+        hint = "load the module tun" if not os.path.exists(_DEVICE) else None
+        raise HostError(f"tap {name} cannot be made: {error.strerror}", hint=hint) from error
+    return tuple(opened)

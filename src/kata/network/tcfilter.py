@@ -1,0 +1,59 @@
+"""The network model `tcfilter`: two links of a namespace, each sending out what comes in at the other.
+
+Traffic control steals packets before the namespace's own stack sees them, so the link keeps its addresses, which
+network plug-ins look for, and answers to nothing. Host firewalls on the other end of a veth see the pod's packets as
+those of any container.
+"""
+
+from errno import EEXIST, EINVAL, ENODEV, ENOENT
+from hashlib import blake2b
+
+from kata.errors import HostError, StateError
+from kata.protocol.netlink.link import Link, dump_links, parse_link
+from kata.protocol.netlink.traffic import (
+    COOKIE_SIZE,
+    add_ingress,
+    delete_ingress,
+    dump_ingress,
+    parse_cookie,
+    redirect_ingress,
+)
+from kata.transport.netlink import Netlink
+
+_NOT_THERE = {EINVAL, ENOENT, ENODEV}
+
+
+def make_cookie(sandbox: str) -> bytes:
+    """Return what marks a sandbox's filters in the kernel."""
+    return blake2b(sandbox.encode(), digest_size=COOKIE_SIZE).digest()
+
+
+def connect_links(netlink: Netlink, link: Link, tap: int, sandbox: str) -> None:
+    """Connect a link of the pod and the tap with the index `tap`.
+
+    Raise StateError where the link is connected to another VM already, and HostError.
+    """
+    cookie = make_cookie(sandbox)
+    for source, target in ((link.ifindex, tap), (tap, link.ifindex)):
+        if not netlink.run(add_ingress(source), unless={EEXIST}) and _has_filters(netlink, source):
+            raise StateError(
+                f"network interface {link.name} has an ingress filter already; another VM is connected to it",
+                hint="a container of a VM cannot join the network of another container; put both into one pod",
+            )
+        try:
+            netlink.run(redirect_ingress(source, target, cookie))
+        except HostError as error:
+            error.hint = error.hint or "load the kernel modules sch_ingress, cls_u32 and act_mirred"
+            raise
+
+
+def disconnect_links(netlink: Netlink, sandbox: str) -> None:
+    """Take a sandbox's filters off every link of the socket's namespace. Filters of others stay."""
+    cookie = make_cookie(sandbox)
+    for link in netlink.ask(dump_links(), parse_link):
+        if cookie in netlink.ask(dump_ingress(link.ifindex), parse_cookie, unless=_NOT_THERE):
+            netlink.run(delete_ingress(link.ifindex), unless=_NOT_THERE)
+
+
+def _has_filters(netlink: Netlink, ifindex: int) -> bool:
+    return bool(netlink.ask(dump_ingress(ifindex), bytes, unless=_NOT_THERE))

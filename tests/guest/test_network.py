@@ -1,0 +1,178 @@
+"""A pod's links, made by somebody else, are the guest's: addresses, routes, MTU, both families, and nothing stays."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine import ALL_CAPABILITIES, Container, Engine, combine, grant, kill_process
+from podnet import MTU, PodNet, add_veth, make_pod_network
+
+_LARGE = 300_000
+
+
+@pytest.fixture(scope="module")
+def net(engine: Engine) -> Iterator[PodNet]:
+    with make_pod_network(f"{engine.token}-net") as net:
+        add_veth(net, "net1", "10.6.0", "fd06:")
+        for words in (
+            ("route", "add", "198.51.100.0/24", "via", "10.6.0.1", "src", "10.6.0.2"),
+            ("route", "add", "203.0.113.7", "dev", "net1", "scope", "link"),
+            ("route", "add", "203.0.113.9", "via", "10.9.9.9", "dev", "net1", "onlink"),
+            ("neigh", "add", "10.6.0.77", "lladdr", "02:00:00:00:00:77", "dev", "net1"),
+        ):
+            subprocess.run(["ip", "-n", net.pod, *words], check=True, timeout=10)
+        yield net
+
+
+@pytest.fixture(scope="module")
+def networked(engine: Engine, net: PodNet) -> Iterator[Container]:
+    """A container on the pod's network."""
+    with engine.hold("sleep", "100000", change=combine(net.join, grant(*ALL_CAPABILITIES)), name="networked") as held:
+        yield held
+
+
+def test_the_guest_has_the_names_addresses_mtu_and_link_addresses_of_the_pods_links(
+    networked: Container, net: PodNet
+) -> None:
+    for link, v4, v6 in (("eth0", "10.5.0.2/24", "fd05::2/64"), ("net1", "10.6.0.2/24", "fd06::2/64")):
+        shown = networked.ask("ip", "addr", "show", link)
+        assert f"inet {v4} " in shown
+        assert f"inet6 {v6} " in shown
+        assert f"mtu {MTU} " in shown
+        host = subprocess.run(
+            ["ip", "-n", net.pod, "-j", "link", "show", link], check=True, capture_output=True, timeout=10
+        )
+        assert json.loads(host.stdout)[0]["address"] in shown
+
+
+def test_the_guest_has_the_routes_with_source_scope_and_flags(networked: Container) -> None:
+    routes = [line.strip() for line in networked.ask("ip", "route").splitlines()]
+
+    assert "default via 10.5.0.1 dev eth0" in routes
+    assert "198.51.100.0/24 via 10.6.0.1 dev net1  src 10.6.0.2" in routes
+    assert "203.0.113.7 dev net1 scope link" in routes
+    assert any(line.startswith("203.0.113.9 via 10.9.9.9 dev net1") for line in routes)
+    assert any(
+        line.startswith("default via fd05::1 dev eth0") for line in networked.ask("ip", "-6", "route").split("\n")
+    )
+
+
+def test_a_static_neighbour_is_known_in_the_guest(networked: Container) -> None:
+    shown = networked.ask("ip", "neigh", "show", "dev", "net1")
+
+    assert "10.6.0.77" in shown
+    assert "02:00:00:00:00:77" in shown
+
+
+@pytest.mark.parametrize("address", ["10.5.0.1", "10.6.0.1", "192.0.2.9", "fd05::1", "fd06::1"])
+def test_the_guest_reaches_its_peer(networked: Container, address: str) -> None:
+    networked.ask("ping", "-c", "1", "-W", "5", address)
+
+
+@pytest.mark.parametrize("address", ["10.5.0.2", "fd05::2"])
+def test_a_peer_reaches_a_server_in_the_guest_and_gets_all_of_a_large_answer(
+    networked: Container, net: PodNet, address: str
+) -> None:
+    networked.ask("sh", "-c", f"mkdir -p /w; yes 0123456789abcde | head -c {_LARGE} > /w/large; httpd -h /w -p 8080")
+    url = f"http://[{address}]:8080/large" if ":" in address else f"http://{address}:8080/large"
+    try:
+        done = net.run_peer("wget", "-qO-", url)
+        assert done.stdout == ("0123456789abcde\n" * (_LARGE // 16 + 1))[:_LARGE], done.stderr
+    finally:
+        networked.ask("killall", "httpd")
+
+
+def test_the_guest_sends_a_large_body_to_its_peer(networked: Container, net: PodNet) -> None:
+    with net.listen(7000) as server:
+        server.settimeout(20)
+        send = networked.engine.start(
+            "exec", networked.id, "sh", "-c", f"yes 0123456789abcde | head -c {_LARGE} | nc 10.5.0.1 7000"
+        )
+        connection, _ = server.accept()
+        with connection, connection.makefile("rb") as stream:
+            assert len(stream.read()) == _LARGE
+        send.communicate(timeout=20)
+
+
+def test_packets_as_large_as_the_mtu_pass_and_larger_ones_pass_in_fragments(networked: Container) -> None:
+    fits = str(MTU - 28)
+
+    networked.ask("ping", "-c", "1", "-W", "5", "-s", fits, "10.5.0.1")
+    networked.ask("ping", "-c", "1", "-W", "5", "-s", "4000", "10.5.0.1")
+
+
+def test_the_daemon_and_the_vmm_live_in_the_pods_namespace(engine: Engine, networked: Container, net: PodNet) -> None:
+    namespace = os.stat(net.path)
+
+    for pid in (networked.pid, engine.find_process("qemu", networked.id), engine.find_process("serve", networked.id)):
+        assert os.path.samestat(os.stat(f"/proc/{pid}/ns/net"), namespace)
+
+
+def test_a_second_vm_on_the_same_network_is_refused_and_the_first_stays_connected(
+    engine: Engine, networked: Container, net: PodNet
+) -> None:
+    refused = engine.run_container("true", change=net.join)
+
+    assert refused.code == 1
+    assert "another VM is connected" in refused.err
+    networked.ask("ping", "-c", "1", "-W", "5", "10.5.0.1")
+
+
+def test_hooks_of_the_runtime_run_in_the_hosts_network(engine: Engine, net: PodNet, tmp_path: Path) -> None:
+    del net
+    with make_pod_network(f"{engine.token}-hook") as other:
+        hooks = {
+            point: [{"path": "/bin/sh", "args": ["sh", "-c", f"readlink /proc/self/ns/net > {tmp_path}/{point}"]}]
+            for point in ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+        }
+        done = engine.run_container("true", change=combine(other.join, lambda spec: spec.update(hooks=hooks)))
+        pod = f"net:[{os.stat(other.path).st_ino}]\n"
+    assert done.code == 0, done.err
+
+    host = os.readlink("/proc/self/ns/net") + "\n"
+    places = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert places == dict.fromkeys(hooks, host) | {"createContainer": pod}
+
+
+def test_nothing_is_left_in_the_namespace_after_delete(engine: Engine) -> None:
+    with make_pod_network(f"{engine.token}-gone") as net:
+        with engine.hold("sleep", "1000", change=net.join):
+            assert net.list_links() == {"lo", "eth0", "tap0_kata"}
+            assert net.list_ingress() == {"eth0", "tap0_kata"}
+
+        assert net.list_links() == {"lo", "eth0"}
+        assert not net.list_ingress()
+
+
+def test_nothing_is_left_in_the_namespace_after_the_daemon_was_killed_and_gc(engine: Engine) -> None:
+    with make_pod_network(f"{engine.token}-killed") as net:
+        with engine.hold("sleep", "1000", change=net.join) as held:
+            kill_process(engine.find_process("serve", held.id))
+            held.wait()
+            engine.succeed("gc")
+
+            assert net.list_links() == {"lo", "eth0"}
+            assert not net.list_ingress()
+        with engine.hold("sleep", "1000", change=combine(net.join, grant(*ALL_CAPABILITIES))) as again:
+            again.ask("ping", "-c", "1", "-W", "5", "10.5.0.1")
+
+
+def test_a_namespace_without_links_gives_a_guest_its_loopback_and_nothing_else(engine: Engine) -> None:
+    done = engine.run_container("ip", "-o", "link")
+
+    assert done.code == 0, done.err
+    assert [line.split()[1] for line in done.text.splitlines()] == ["lo:"]
+
+
+def test_a_network_namespace_that_is_not_there_is_named(engine: Engine) -> None:
+    def change(spec: dict[str, object]) -> None:
+        PodNet("absent", "").join(spec)
+
+    refused = engine.run_container("true", change=change)
+
+    assert refused.code == 1
+    assert "the network namespace /run/netns/absent cannot be opened" in refused.err

@@ -1,0 +1,99 @@
+"""A pod's network as a plug-in makes it: a namespace with a veth, whose other end is in a namespace of a peer."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from kata.network.namespace import visit_namespace
+from netns import read_ip, run_ip
+
+MTU = 1400
+
+
+@dataclass(frozen=True, slots=True)
+class PodNet:
+    """Names of the two namespaces below /run/netns. The pod's addresses end with 2, the peer's with 1."""
+
+    pod: str
+    peer: str
+
+    @property
+    def path(self) -> str:
+        return f"/run/netns/{self.pod}"
+
+    def join(self, spec: dict[str, Any]) -> None:
+        """Give a container's spec the pod's namespace."""
+        namespaces = [known for known in spec["linux"]["namespaces"] if known["type"] != "network"]
+        spec["linux"]["namespaces"] = [*namespaces, {"type": "network", "path": self.path}]
+
+    def run_peer(self, *words: str, stdin: str = "", timeout: float = 20.0) -> subprocess.CompletedProcess[str]:
+        """Run a command of busybox as the peer."""
+        return subprocess.run(
+            ["ip", "netns", "exec", self.peer, "busybox", *words],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def listen(self, port: int) -> socket.socket:
+        """Return a TCP socket of the peer that listens at a port on every address, IPv4 and IPv6."""
+        namespace = os.open(f"/run/netns/{self.peer}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with visit_namespace(namespace):
+                return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        finally:
+            os.close(namespace)
+
+    def list_links(self) -> set[str]:
+        """Return the names of the links in the pod's namespace."""
+        return {row["ifname"] for row in read_ip("-n", self.pod, "link")}
+
+    def list_ingress(self) -> set[str]:
+        """Return the links of the pod's namespace that have an ingress queue."""
+        shown = subprocess.run(
+            ["tc", "-n", self.pod, "qdisc"], check=True, capture_output=True, text=True, timeout=10
+        ).stdout
+        return {line.split()[4] for line in shown.splitlines() if line.startswith("qdisc ingress")}
+
+
+@contextlib.contextmanager
+def make_pod_network(token: str) -> Iterator[PodNet]:
+    """Have a pod's network during the block. IPv4 10.5.0.0/24, IPv6 fd05::/64, and 192.0.2.9 behind the peer."""
+    if shutil.which("ip") is None or shutil.which("tc") is None:
+        pytest.skip("NO iproute2: no pod's network can be made; run tools/install-host-packages test")
+    net = PodNet(f"{token}-pod", f"{token}-peer")
+    try:
+        for name in (net.pod, net.peer):
+            run_ip("netns", "add", name)
+            run_ip("-n", name, "link", "set", "lo", "up")
+        add_veth(net, "eth0", "10.5.0", "fd05:")
+        run_ip("-n", net.peer, "addr", "add", "192.0.2.9/32", "dev", "lo")
+        run_ip("-n", net.pod, "route", "add", "default", "via", "10.5.0.1")
+        run_ip("-n", net.pod, "-6", "route", "add", "default", "via", "fd05::1")
+        yield net
+    finally:
+        for name in (net.pod, net.peer):
+            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True, timeout=10)
+
+
+def add_veth(net: PodNet, name: str, v4: str, v6: str) -> None:
+    """Add a veth between the two, with addresses in these networks."""
+    peer = f"v{secrets.token_hex(4)}"
+    run_ip(
+        *("link", "add", name, "netns", net.pod, "mtu", str(MTU), "type", "veth"),
+        *("peer", "name", peer, "netns", net.peer, "mtu", str(MTU)),
+    )
+    for place, link, last in ((net.pod, name, "2"), (net.peer, peer, "1")):
+        run_ip("-n", place, "link", "set", link, "up")
+        run_ip("-n", place, "addr", "add", f"{v4}.{last}/24", "dev", link)
+        run_ip("-n", place, "-6", "addr", "add", f"{v6}:{last}/64", "dev", link, "nodad")
