@@ -38,22 +38,23 @@ def serve(invocation: Invocation) -> int:
     choice = ConfigChoice(invocation.flavour, read_input(0))
     os.chdir("/")  # whoever unmounts the bundle must not find it busy
     os.umask(0o022)
+    mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     enter_private_mount_namespace()
     log = Log(sandbox, "shim", "debug" if "debug" in invocation.switches else "info")
     try:
-        asyncio.run(_run(sandbox, namespace, choice, log))
+        asyncio.run(_run(sandbox, namespace, choice, mounts, log))
     finally:
         with suppress(FileNotFoundError):
             os.unlink(invocation.require("socket"))
     return 0
 
 
-async def _run(sandbox: str, namespace: str, choice: ConfigChoice, log: Log) -> None:
+async def _run(sandbox: str, namespace: str, choice: ConfigChoice, mounts: int, log: Log) -> None:
     loop = asyncio.get_running_loop()
     fifos = FifoTable(namespace)
     publisher = Publisher(os.environ.get("TTRPC_ADDRESS", ""), namespace, lambda text: log.write("error", text))
     pod = Pod(sandbox, fifos, choice, log)
-    calls = TaskCalls(pod, fifos, publisher)
+    calls = TaskCalls(pod, fifos, publisher, mounts)
     services = list_services(calls)
     connections: set[ServerConnection] = set()
 

@@ -1,36 +1,105 @@
-"""A container's root file system: the mounts that containerd describes, made in the shim's own mount namespace."""
+"""A container's root file system: the mounts that containerd describes, seen by the shim alone.
 
+They are made in a copy of containerd's mount namespace, where what they are made of is found: a layer that containerd
+itself mounted after the shim had started is not in the shim's own. The result moves from there to the shim's, and goes
+with it.
+"""
+
+import errno
 import os
 from collections.abc import Sequence
 from contextlib import suppress
 
-from kata.errors import HostError
+from kata.errors import HostError, UnsupportedError
 from kata.protocol.messages.task import Mount
 from kata.sys import linux
-from kata.sys.mount import unmount_below
+from kata.sys.loop import attach_loop
+from kata.sys.mount import attach_tree, clone_tree, set_propagation, unmount_below, visit_namespace
 from kata.sys.mountoption import parse_options
 
 _ATTRIBUTES = linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+_PAGE = 4096
+_SHOWN = 1000
+_LOWER = "lowerdir="
+_ID_MAPS = ("uidmap=", "gidmap=")
 
 
-def mount_rootfs(mounts: Sequence[Mount], target: str) -> None:
-    """Mount them one on another at `target`. Raise HostError that says which; nothing is left then."""
+def mount_rootfs(mounts: Sequence[Mount], target: str, namespace: int) -> None:
+    """Mount them one on another at `target`. `namespace` is the descriptor of containerd's mount namespace.
+
+    Raise HostError or UnsupportedError that says which of them; nothing is left then.
+    """
     if not mounts:
         return
-    os.makedirs(target, mode=0o711, exist_ok=True)
     for mount in mounts:
-        flags, data = parse_options(mount.options)
-        try:
-            linux.mount(mount.source, target, "" if flags & linux.MS_BIND else mount.type, flags, data)
-            if flags & linux.MS_BIND and flags & _ATTRIBUTES:
-                # A bind takes its attributes in a second step only.
-                linux.mount("none", target, "", flags & _ATTRIBUTES | linux.MS_BIND | linux.MS_REMOUNT)
-        except OSError as error:
-            unmount_rootfs(target)
-            raise HostError(
-                f"{mount.source} ({mount.type}) cannot be mounted at {target}: {os.strerror(error.errno or 0)}",
-                hint=f"its options are {','.join(mount.options)}",
-            ) from error
+        if any(option.startswith(_ID_MAPS) for option in mount.options):
+            raise UnsupportedError(
+                f"{mount.source} ({mount.type}) cannot be mounted at {target} with other owners",
+                hint="run the container without a user namespace: in the VM its root is no user of the host",
+            )
+    os.makedirs(target, mode=0o711, exist_ok=True)
+
+    def build() -> int:
+        linux.unshare(linux.CLONE_NEWNS)
+        set_propagation("/", linux.MS_PRIVATE, recursive=True)
+        for mount in mounts:
+            _mount(mount, target)
+        return clone_tree(target)
+
+    tree = visit_namespace(namespace, build)
+    place = os.open(target, os.O_PATH | os.O_CLOEXEC)
+    try:
+        attach_tree(tree, place, readonly=False)
+    finally:
+        os.close(place)
+        os.close(tree)
+
+
+def _mount(mount: Mount, target: str) -> None:
+    if mount.target:
+        target = os.path.join(target, mount.target.lstrip("/"))
+    loop = -1
+    try:
+        source, options = mount.source, list(mount.options)
+        if "loop" in options:
+            options.remove("loop")
+            direct = "direct-io" in options
+            options = [option for option in options if option != "direct-io"]
+            loop, source = attach_loop(source, readonly="ro" in options, direct=direct)
+        if mount.type == "overlay":
+            options = _shorten_overlay(options)
+        flags, data = parse_options(options)
+        if len(data) >= _PAGE:  # the kernel would cut it, without a word
+            raise OSError(errno.E2BIG, "the options are longer than a page")
+        linux.mount(source, target, "" if flags & linux.MS_BIND else mount.type, flags, data)
+        if flags & linux.MS_BIND and flags & _ATTRIBUTES:
+            # A bind takes its attributes in a second step only.
+            linux.mount("none", target, "", flags & _ATTRIBUTES | linux.MS_BIND | linux.MS_REMOUNT)
+    except OSError as error:
+        raise HostError(
+            f"{mount.source} ({mount.type}) cannot be mounted at {target}: {os.strerror(error.errno or 0)}",
+            hint=f"its options are {','.join(mount.options)[:_SHOWN]}",
+        ) from error
+    finally:
+        if loop >= 0:
+            os.close(loop)
+
+
+def _shorten_overlay(options: list[str]) -> list[str]:
+    """Make room in the one page that mount(2) takes: name many layers from the directory that they have in common.
+
+    This thread goes to that directory.
+    """
+    if len(",".join(options)) < _PAGE:
+        return options
+    place = next((place for place, option in enumerate(options) if option.startswith(_LOWER)), -1)
+    layers = options[place].removeprefix(_LOWER).split(":") if place >= 0 else []
+    if not layers or not all(os.path.isabs(layer) for layer in layers):
+        return options
+    common = os.path.commonpath(layers)
+    os.chdir(common)
+    shortened = ":".join(os.path.relpath(layer, common) for layer in layers)
+    return [*options[:place], f"{_LOWER}{shortened}", *options[place + 1 :]]
 
 
 def unmount_rootfs(target: str) -> None:

@@ -69,10 +69,12 @@ def list_services(calls: "TaskCalls") -> Services:
 class TaskCalls:
     """One method a call. The pid that is told is the shim's: the processes have theirs in the guest."""
 
-    def __init__(self, pod: Pod, fifos: FifoTable, publisher: Publisher) -> None:
+    def __init__(self, pod: Pod, fifos: FifoTable, publisher: Publisher, namespace: int) -> None:
+        """`namespace` is the descriptor of the mount namespace in which containerd mounts."""
         self.finished = asyncio.Event()
         self._pod = pod
         self._fifos = fifos
+        self._namespace = namespace
         self._events = TaskEvents(publisher)
         self._entries: dict[str, TaskEntry] = {}
         self._creations: dict[str, Creation] = {}
@@ -118,7 +120,7 @@ class TaskCalls:
 
     async def _create(self, request: wire.CreateTaskRequest) -> None:
         rootfs = f"{request.bundle}/rootfs"
-        mount_rootfs(request.rootfs, rootfs)
+        mount_rootfs(request.rootfs, rootfs, self._namespace)
         try:
             process = await self._create_in_sandbox(request)
         except BaseException:

@@ -2,10 +2,12 @@
 
 import errno
 import threading
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 from kata.sys import linux
+
+Result = TypeVar("Result")
 
 
 class MountPoint(NamedTuple):
@@ -76,30 +78,45 @@ def clone_tree(path: str) -> int:
     return linux.open_tree(linux.AT_FDCWD, path, flags)
 
 
-def clone_trees_of(namespace: int, paths: Sequence[str]) -> list[int | OSError]:
-    """Do `clone_tree` for each path in another mount namespace, given by its descriptor, and return what came of it.
+def visit_namespace(namespace: int, visit: Callable[[], Result]) -> Result:
+    """Do something in another mount namespace, given by its descriptor, and return what came of it.
 
     A mount made after this process left for a namespace of its own is seen only there, unless the host's mounts
     propagate, which nothing promises. The thread that goes there shares no working directory with the others
-    (setns(2)), and ends there.
+    (setns(2)), and ends there. Raise what `visit` raised, or OSError when the namespace cannot be entered.
     """
-    results: list[int | OSError] = []
+    results: list[Result] = []
+    errors: list[BaseException] = []
 
-    def visit() -> None:
-        linux.unshare(linux.CLONE_FS)
-        linux.setns(namespace, linux.CLONE_NEWNS)
-        for path in paths:
-            try:
-                results.append(clone_tree(path))
-            except OSError as error:
-                results.append(error)
+    def run() -> None:
+        try:
+            linux.unshare(linux.CLONE_FS)
+            linux.setns(namespace, linux.CLONE_NEWNS)
+            results.append(visit())
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread of the caller
+            errors.append(error)
 
-    thread = threading.Thread(target=visit)
+    thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    if len(results) != len(paths):
-        raise OSError(errno.EPERM, "the mount namespace cannot be entered")
-    return results
+    for error in errors:
+        raise error
+    return results[0]
+
+
+def clone_trees_of(namespace: int, paths: Sequence[str]) -> list[int | OSError]:
+    """Do `clone_tree` for each path in another mount namespace, and return what came of each."""
+
+    def clone() -> list[int | OSError]:
+        found: list[int | OSError] = []
+        for path in paths:
+            try:
+                found.append(clone_tree(path))
+            except OSError as error:
+                found.append(error)
+        return found
+
+    return visit_namespace(namespace, clone)
 
 
 def attach_tree(tree: int, target: int, *, readonly: bool, propagation: int = linux.MS_PRIVATE) -> None:
