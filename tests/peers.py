@@ -13,6 +13,12 @@ import pytest
 _PEERS = tomllib.loads((Path(__file__).parents[1] / "tools" / "peers.toml").read_text())
 
 
+def list_versions(peer: str) -> list[str]:
+    """Return the versions of a peer that tests are to run with: the default one first."""
+    versions: list[str] = _PEERS[peer]["versions"]
+    return versions
+
+
 def find_program(peer: str, program: str, version: str = "") -> str | None:
     """Return the path of a program of a peer of tools/peers.toml, None when it is nowhere.
 

@@ -1,7 +1,8 @@
-"""One containerd for the module, and a check at its end that nothing of it is left."""
+"""The containerds that tests share, and a check at the end of each that nothing of it is left."""
 
 import secrets
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,21 +11,48 @@ import pytest
 
 from containerd.daemon import Containerd
 from engine_fixtures import guest_image
+from peers import find_program, require_installed
 
 __all__ = ["guest_image"]
 
 
 @pytest.fixture(scope="session")
+def current(guest_image: Path) -> Iterator[Containerd]:
+    """The newest containerd that is there, with every snapshotter that it can have: for what no version changes."""
+    program = find_program("containerd", "containerd") or require_installed("containerd")
+    yield from _run_daemon(guest_image, Path(program).parent, with_blocks=True)
+
+
+@pytest.fixture(scope="session")
 def daemon(guest_image: Path) -> Iterator[Containerd]:
-    missing = [name for name in ("containerd", "ctr") if shutil.which(name) is None]
-    if missing:
-        pytest.skip(f"programs are missing: {', '.join(missing)}; run tools/install-host-packages test")
+    yield from _run_daemon(guest_image, Path(require_installed("containerd")).parent)
+
+
+def _run_daemon(image: Path, programs: Path, *, with_blocks: bool = False) -> Iterator[Containerd]:
     place = Path(tempfile.mkdtemp(prefix="kata-c-"))  # short: containerd's socket paths have 106 bytes
     token = f"c{secrets.token_hex(4)}"
+    more = _configure_blockfile(place) if with_blocks else ""
     try:
-        with Containerd(place, guest_image, token) as daemon:
+        with Containerd(place, image, token, programs, more) as daemon:
             yield daemon
         left = daemon.find_traces(token)
         assert not left, "left behind:\n" + "\n".join(sorted(left))
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _configure_blockfile(place: Path) -> str:
+    """Make the file system that the snapshotter of that name copies for each snapshot."""
+    scratch = place / "scratch"
+    with scratch.open("wb") as file:
+        file.truncate(64 << 20)
+    if shutil.which("mkfs.ext4") is None:
+        return ""
+    subprocess.run(["mkfs.ext4", "-q", str(scratch)], check=True, timeout=30)
+    return f"""
+[plugins."io.containerd.snapshotter.v1.blockfile"]
+  scratch_file = "{scratch}"
+  fs_type = "ext4"
+  mount_options = []
+  recreate_scratch = true
+"""

@@ -1,6 +1,7 @@
 """A real containerd with directories of its own, and `ctr` to drive it; the shim is that of this tree."""
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from typing import Self
 
 import leaks
 from containerd.images import IMAGE, write_image
+
+_WARNING = re.compile(r'^time="[^"]*" level=warning .*\n', re.MULTILINE)
+"""What ctr 2.x itself says, such as that the host's cgroup version is old."""
 
 RUNTIME = "io.containerd.kata.v2"
 _TIMEOUT = 120.0
@@ -49,10 +53,12 @@ class Done:
 
 
 class Containerd:
-    """One daemon. `token` is in the name of each container, and of its namespace."""
+    """One daemon of some version. `token` is in the name of each container, and of its namespace."""
 
-    def __init__(self, place: Path, image: Path, token: str) -> None:
+    def __init__(self, place: Path, image: Path, token: str, programs: Path, more: str = "") -> None:
+        """`programs` is the directory of `containerd` and the `ctr` of its version; `more` is of its configuration."""
         self.place = place
+        self.programs = programs
         self.token = token
         self.address = f"{place}/c.sock"
         self._count = 0
@@ -61,7 +67,7 @@ class Containerd:
         shim = binaries / "containerd-shim-kata-v2"
         shim.write_text(_LAUNCHER.format(source=str(_TREE / "src")))
         shim.chmod(0o755)
-        (place / "config.toml").write_text(_CONFIG.format(place=place))
+        (place / "config.toml").write_text(_CONFIG.format(place=place) + more)
         (place / "kata.toml").write_text(_KATA.format(kernel=_ARTEFACTS / "vmlinuz.container", image=image))
         self._environment = {
             **os.environ,
@@ -80,7 +86,7 @@ class Containerd:
         """Start the daemon and wait until it answers."""
         with (self.place / "containerd.log").open("ab") as log:
             self._process = subprocess.Popen(
-                ["containerd", "--config", str(self.place / "config.toml")],
+                [str(self.programs / "containerd"), "--config", str(self.place / "config.toml")],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -96,6 +102,12 @@ class Containerd:
         self._process.terminate()
         self._process.wait(30)
 
+    def kill(self) -> None:
+        """End the daemon as a crash does."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(30)
+
     def __exit__(self, *_failure: object) -> None:
         for name in self.succeed("tasks", "ls", "-q").split():
             self.run("tasks", "delete", "--force", name)
@@ -108,14 +120,14 @@ class Containerd:
         return f"{self.token}-{self._count}-{what}"
 
     def command(self, *words: str) -> list[str]:
-        return ["ctr", "--address", self.address, "--namespace", self.token, *words]
+        return [str(self.programs / "ctr"), "--address", self.address, "--namespace", self.token, *words]
 
     def run(self, *words: str, stdin: str | None = None) -> Done:
         """Run ctr to its end."""
         done = subprocess.run(
             self.command(*words), input=stdin, capture_output=True, text=True, timeout=_TIMEOUT, check=False
         )
-        return Done(done.returncode, done.stdout, done.stderr)
+        return Done(done.returncode, done.stdout, _WARNING.sub("", done.stderr))
 
     def succeed(self, *words: str, stdin: str | None = None) -> str:
         done = self.run(*words, stdin=stdin)
@@ -147,6 +159,15 @@ class Containerd:
     def find_pid(self, container: str) -> int:
         rows = [line.split() for line in self.succeed("tasks", "ls").splitlines()]
         return next(int(row[1]) for row in rows if row[0] == container)
+
+    def find_process(self, container: str, program: str) -> int:
+        """Return the pid of the process of a container's sandbox whose program's name begins like this."""
+        [pid] = [
+            int(line.split()[1].rstrip(":"))
+            for line in self.find_traces(container)
+            if re.match(rf"process \d+: (\S*/)?{program}", line)
+        ]
+        return pid
 
     def find_traces(self, word: str) -> set[str]:
         """Return what is on this host whose name holds `word`: a container's id, or the token for all."""

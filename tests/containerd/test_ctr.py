@@ -1,20 +1,16 @@
 """containerd runs containers in VMs by the shim, seen with ctr."""
 
-import contextlib
 import json
 import os
 import platform
 import re
-import select
 import signal
-import subprocess
-import time
 from collections.abc import Iterator
 
 import pytest
 
-from containerd.daemon import RUNTIME, Containerd
-from containerd.images import IMAGE
+from containerd.daemon import Containerd
+from containerd.events import watch_events
 from engine import kill_process
 from podman.engine import Terminal
 
@@ -105,7 +101,7 @@ def test_a_checkpoint_is_refused_with_the_reason(daemon: Containerd, sleeper: st
 
 
 def test_a_signal_is_delivered_and_events_come_in_order(daemon: Containerd) -> None:
-    with _events(daemon) as events:
+    with watch_events(daemon) as events:
         with daemon.hold("sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.1; done") as name:
             daemon.execute(name, "true")
             daemon.succeed("tasks", "kill", "--signal", "SIGTERM", name)
@@ -138,7 +134,7 @@ def test_the_containers_of_a_pod_share_a_vm(daemon: Containerd) -> None:
 
 
 def test_a_killed_shim_leaves_nothing_and_its_container_is_stopped(daemon: Containerd) -> None:
-    with _events(daemon) as events, daemon.hold("sleep", "1000") as name:
+    with watch_events(daemon) as events, daemon.hold("sleep", "1000") as name:
         kill_process(daemon.find_pid(name))
         exited = events.wait_for("/tasks/exit", name)
         events.wait_for("/tasks/delete", name)
@@ -158,7 +154,7 @@ def test_containers_outlive_containerd(daemon: Containerd) -> None:
 
 
 def test_a_vm_that_dies_ends_its_container(daemon: Containerd) -> None:
-    with _events(daemon) as events, daemon.hold("sleep", "1000") as name:
+    with watch_events(daemon) as events, daemon.hold("sleep", "1000") as name:
         [qemu] = [
             int(line.split()[1].rstrip(":"))
             for line in daemon.find_traces(name)
@@ -167,51 +163,3 @@ def test_a_vm_that_dies_ends_its_container(daemon: Containerd) -> None:
         os.kill(qemu, signal.SIGKILL)
 
         assert '"exit_status":255' in events.wait_for("/tasks/exit", name)
-
-
-class _Events:
-    """The lines of `ctr events` as they come."""
-
-    def __init__(self, daemon: Containerd) -> None:
-        self.process = subprocess.Popen(daemon.command("events"), stdout=subprocess.PIPE)
-        self.lines: list[str] = []
-        self._rest = b""
-
-    def read(self, timeout: float) -> None:
-        assert self.process.stdout is not None
-        if select.select([self.process.stdout], [], [], timeout)[0]:
-            self._rest += os.read(self.process.stdout.fileno(), 1 << 16)
-            *lines, self._rest = self._rest.split(b"\n")
-            self.lines += [line.decode() for line in lines]
-
-    def wait_for(self, topic: str, word: str, *, timeout: float = 20.0) -> str:
-        deadline = time.monotonic() + timeout
-        while True:
-            for line in self.lines:
-                if f" {topic} " in line and word in line:
-                    return line
-            assert time.monotonic() < deadline, (topic, word, self.lines)
-            self.read(0.5)
-
-    def list_topics(self, name: str) -> list[str]:
-        found = (re.search(r" (/tasks/\S+) (.*)", line) for line in self.lines)
-        return [match[1] for match in found if match and f'"container_id":"{name}"' in match[2]]
-
-
-@contextlib.contextmanager
-def _events(daemon: Containerd) -> Iterator[_Events]:
-    events = _Events(daemon)
-    try:
-        deadline = time.monotonic() + 30
-        while not events.lines:  # ctr does not say when it listens, so there is something to hear until it does
-            assert time.monotonic() < deadline, "ctr events shows nothing"
-            probe = daemon.name("probe")
-            daemon.succeed("containers", "create", "--runtime", RUNTIME, IMAGE, probe)
-            daemon.succeed("containers", "rm", probe)
-            events.read(0.5)
-        yield events
-    finally:
-        events.process.kill()
-        events.process.wait(10)
-        assert events.process.stdout is not None
-        events.process.stdout.close()

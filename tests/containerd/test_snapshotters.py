@@ -1,0 +1,60 @@
+"""Containers run on the root file systems of each snapshotter, and nothing of them stays mounted."""
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from containerd.daemon import RUNTIME, Containerd
+from containerd.events import watch_events
+from containerd.images import IMAGE
+from engine import kill_process
+
+_PROGRAM = ("sh", "-c", "cat /etc/hostname 2>/dev/null; echo text > /new && cat /new && ls /bin/busybox")
+
+
+def _require_snapshotter(daemon: Containerd, name: str) -> None:
+    rows = [line.split() for line in daemon.succeed("plugins", "ls").splitlines()]
+    states = {row[1]: row[-1] for row in rows if row and row[0] == "io.containerd.snapshotter.v1"}
+    if states.get(name) != "ok":
+        why = daemon.run("plugins", "ls", "-d", f"id=={name}").out
+        pytest.skip(f"NO SNAPSHOTTER {name} in this containerd: it is {states.get(name, 'not built in')}\n{why}")
+
+
+def _wait_for_no_loops(place: Path, *, timeout: float = 10.0) -> None:
+    """The kernel takes the file from a device in the background, after the last mount of it in any namespace."""
+    deadline = time.monotonic() + timeout
+    while left := _list_loops(place):
+        assert time.monotonic() < deadline, left
+
+
+def _list_loops(place: Path) -> list[str]:
+    names = (path.read_text().strip() for path in Path("/sys/block").glob("loop*/loop/backing_file"))
+    return [name for name in names if name.startswith(str(place))]
+
+
+@pytest.mark.parametrize("snapshotter", ["overlayfs", "native", "blockfile", "erofs", "devmapper"])
+def test_a_container_reads_and_writes_its_root_file_system(current: Containerd, snapshotter: str) -> None:
+    if snapshotter == "erofs" and shutil.which("mkfs.erofs") is None:
+        pytest.skip("MISSING mkfs.erofs: run tools/install-host-packages test")
+    _require_snapshotter(current, snapshotter)
+    before = Path("/proc/self/mountinfo").read_text()
+    name = current.name(snapshotter)
+    done = current.run("run", "--rm", "--runtime", RUNTIME, "--snapshotter", snapshotter, IMAGE, name, *_PROGRAM)
+
+    assert (done.code, done.out) == (0, "text\n/bin/busybox\n"), done
+    assert not current.find_traces(name)
+    _wait_for_no_loops(current.place)
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+def test_a_root_file_system_of_a_file_is_let_go_of_when_the_shim_is_killed(current: Containerd) -> None:
+    _require_snapshotter(current, "blockfile")
+    flags = ("--snapshotter", "blockfile")
+    with watch_events(current) as events, current.hold("sleep", "1000", flags=flags) as name:
+        assert _list_loops(current.place)
+        kill_process(current.find_pid(name))
+        events.wait_for("/tasks/delete", name)
+
+        _wait_for_no_loops(current.place)
