@@ -11,9 +11,11 @@ import pytest
 
 from containerd.daemon import Containerd
 from engine_fixtures import guest_image
-from peers import find_program, require_installed
+from peers import find_program, list_versions, require_installed, require_program
 
 __all__ = ["guest_image"]
+
+DEBIAN = "debian"
 
 
 @pytest.fixture(scope="session")
@@ -23,9 +25,15 @@ def current(guest_image: Path) -> Iterator[Containerd]:
     yield from _run_daemon(guest_image, Path(program).parent, with_blocks=True)
 
 
-@pytest.fixture(scope="session")
-def daemon(guest_image: Path) -> Iterator[Containerd]:
-    yield from _run_daemon(guest_image, Path(require_installed("containerd")).parent)
+@pytest.fixture(scope="session", params=[DEBIAN, *list_versions("containerd")])
+def daemon(request: pytest.FixtureRequest, guest_image: Path) -> Iterator[Containerd]:
+    """A containerd of each version in turn."""
+    version: str = request.param
+    if version == DEBIAN:
+        program = require_installed("containerd")
+    else:
+        program = require_program("containerd", "containerd", version)
+    yield from _run_daemon(guest_image, Path(program).parent)
 
 
 def _run_daemon(image: Path, programs: Path, *, with_blocks: bool = False) -> Iterator[Containerd]:

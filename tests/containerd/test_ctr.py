@@ -96,7 +96,7 @@ def test_a_checkpoint_is_refused_with_the_reason(daemon: Containerd, sleeper: st
     done = daemon.run("tasks", "checkpoint", sleeper)
 
     assert done.code != 0
-    assert "not implemented" in done.err
+    assert "cannot be checkpointed" in done.err
     assert daemon.find_status(sleeper) == "RUNNING"
 
 
