@@ -44,7 +44,11 @@ _SHARE_STORAGE = wire.Storage(
 
 
 class Sandbox:
-    """Owns the VM and the containers. `gone` becomes set at the end; `is_released` says that nothing is left then."""
+    """Owns the VM and the containers.
+
+    `ended` becomes set when the VM has ended, and `is_lost` says that nobody had asked for it. `gone` becomes set when
+    all is done; `is_released` says that nothing is left then.
+    """
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class Sandbox:
         self.id = sandbox_id
         self.directory = store.find_sandbox_dir(root, sandbox_id)
         self.containers: dict[str, Container] = {}
+        self.ended = asyncio.Event()
         self.gone = asyncio.Event()
         self.timeline = Timeline(f"{self.directory}/timeline.json")
         self.network = SandboxNetwork(sandbox_id, self.directory)
@@ -75,18 +80,28 @@ class Sandbox:
         self._stopped: asyncio.Task[None] | None = None
         self._creations: dict[str, asyncio.Task[None]] = {}
         self._deletions: dict[str, asyncio.Task[None]] = {}
+        self._is_lasting = False
+        self.is_lost = False
         self.is_released = False
+
+    @property
+    def state(self) -> SandboxState:
+        return self._state
 
     def _move(self, then: SandboxState) -> None:
         self._state = move_sandbox(self.id, self._state, then)
 
-    def start(self, bundle: str, config: str | None, namespace: PodNamespace | None = None) -> None:
-        """Begin to start the VM, sized for the container of `bundle`. `create_container` waits for it.
+    def start(
+        self, bundle: str, config: str | None, namespace: PodNamespace | None = None, *, lasting: bool = False
+    ) -> None:
+        """Begin to start the VM, sized for the spec of `bundle`. `create_container` waits for it.
 
         `config` is the path of a configuration file, None for the usual places. This process moves into the network
-        `namespace` and closes its descriptor.
+        `namespace` and closes its descriptor. A `lasting` sandbox stays until `stop`; any other goes with its last
+        container.
         """
         self._move(SandboxState.STARTING)
+        self._is_lasting = lasting
         self._started = asyncio.create_task(self._start(bundle, config, namespace))
 
     async def _start(self, bundle: str, config: str | None, namespace: PodNamespace | None) -> SandboxVm:
@@ -137,6 +152,8 @@ class Sandbox:
             self._log.write("error", f"the VM ended: {reason}", console=vm.machine.read_console())
         except KataError as error:
             self._log.write("error", "the VM ended and resists its release", error=str(error))
+        self.is_lost = True
+        self.ended.set()
         for container in self.containers.values():
             container.lose(LOST_STATUS)
 
@@ -175,10 +192,11 @@ class Sandbox:
         creation.result()
 
     async def _create_reserved(self, container_id: str, bundle: str, pid: int) -> None:
-        vm = await self._wait_started()
+        vm = await self.wait_started()
         await self._create(vm, container_id, read_bundle(bundle), pid)
 
-    async def _wait_started(self) -> SandboxVm:
+    async def wait_started(self) -> SandboxVm:
+        """Wait until the VM serves. Raise what kept it from that, StateError where that was `stop`."""
         assert self._started is not None
         # Not shield: a stop cancels the start, and that must reach the caller as an answer, not as its own end.
         await asyncio.wait({self._started})
@@ -284,7 +302,8 @@ class Sandbox:
             self.timeline.write()
 
     async def _undo_create(self, container: Container, vm: SandboxVm) -> None:
-        if len(self.containers) > 1 and self._stopped is None:  # else the VM goes, and the container with it
+        # Else the VM goes, and the container with it.
+        if self._stopped is None and (self._is_lasting or len(self.containers) > 1):
             await container.discard()
         await self._forget(container, vm)
         self._report(await container.run_poststop())
@@ -315,7 +334,7 @@ class Sandbox:
         await asyncio.shield(deletion)
 
     async def _delete(self, container: Container, *, force: bool) -> None:
-        last = len(self.containers) == 1 and not self._reserved
+        last = len(self.containers) == 1 and not self._reserved and not self._is_lasting
         if not last or container.status not in (Status.CREATED, Status.STOPPED):
             await container.delete(force=force)
         # A container that came meanwhile needs the VM, and the share clean.
@@ -359,6 +378,7 @@ class Sandbox:
             self._log.write("error", failure)
         self.is_released = not failures
         self._move(SandboxState.STOPPED)
+        self.ended.set()
         self.gone.set()
 
     async def _end_vm(self) -> None:
@@ -375,8 +395,8 @@ class Sandbox:
             await self._vm.stop()
 
     def is_used(self) -> bool:
-        """Say whether there is a container, or one on its way."""
-        return bool(self.containers or self._reserved)
+        """Say whether there is a container, or one on its way, or whether the sandbox is to be there without any."""
+        return bool(self.containers or self._reserved) or self._is_lasting
 
     def require_running(self) -> SandboxVm:
         """Raise StateError unless the VM runs."""

@@ -13,11 +13,16 @@ if TYPE_CHECKING:
 
 
 def find_place(bundle: str, container: str) -> tuple[Role, str]:
-    """Return the container's role and its sandbox's id. Raise UsageError that names the file."""
+    """Return the container's role and its sandbox's id. Raise UsageError that names the file.
+
+    A bundle without config.json is that of a sandbox that containerd's Sandbox API makes.
+    """
     path = f"{bundle}/config.json"
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
+    except FileNotFoundError:
+        return Role.SANDBOX, container
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     if not any(key in text for key in TYPE_KEYS):

@@ -16,6 +16,7 @@ from kata.shim.flags import Invocation
 from kata.shim.options import ConfigChoice
 from kata.shim.pod import Pod
 from kata.shim.publisher import Publisher
+from kata.shim.sandbox import SandboxCalls, list_sandbox_services
 from kata.shim.start import LISTENER
 from kata.shim.task import TaskCalls, list_services
 from kata.sys.namespace import enter_private_mount_namespace
@@ -55,7 +56,7 @@ async def _run(sandbox: str, namespace: str, choice: ConfigChoice, mounts: int, 
     publisher = Publisher(os.environ.get("TTRPC_ADDRESS", ""), namespace, lambda text: log.write("error", text))
     pod = Pod(sandbox, fifos, choice, log)
     calls = TaskCalls(pod, fifos, publisher, mounts)
-    services = list_services(calls)
+    services = {**list_services(calls), **list_sandbox_services(SandboxCalls(pod, calls.note_oom, calls.finished))}
     connections: set[ServerConnection] = set()
 
     def log_error(call: Call, error: Exception) -> None:

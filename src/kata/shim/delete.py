@@ -29,8 +29,9 @@ def delete(invocation: Invocation) -> int:
     bundle = os.path.abspath(invocation.texts["bundle"] or os.getcwd())
     pid = _end_daemon(bundle, container)
     sandbox = _find_sandbox(bundle, container)
-    for line in release_sandbox(store.DEFAULT_ROOT, sandbox):
-        print(line, file=sys.stderr)
+    if not store.is_served(store.find_sandbox_dir(store.DEFAULT_ROOT, sandbox)):  # else it is a member that is gone
+        for line in release_sandbox(store.DEFAULT_ROOT, sandbox):
+            print(line, file=sys.stderr)
     with contextlib.suppress(KataError):
         if store.read_container(store.DEFAULT_ROOT, container).sandbox == sandbox:
             store.remove_container(store.DEFAULT_ROOT, container)

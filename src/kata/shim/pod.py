@@ -28,13 +28,17 @@ class Pod:
         self._fifos = fifos
         self._choice = choice
         self._log = log
+        self.is_lasting = False
         self._sandbox: Sandbox | None = None
         self._follower: asyncio.Task[None] | None = None
 
-    def open(self, bundle: str, options: Any | None, on_oom: Callable[[Container], None]) -> Sandbox:
+    def open(
+        self, bundle: str, options: Any | None, on_oom: Callable[[Container], None], *, lasting: bool = False
+    ) -> Sandbox:
         """Begin to start the VM for the container of `bundle`; for those after it, return the same sandbox.
 
-        Raise ExistsError where another daemon has a sandbox of this name.
+        A `lasting` one stays until `close`, also without containers. Raise ExistsError where another daemon has a
+        sandbox of this name.
         """
         if self._sandbox is None:
             directory = store.find_sandbox_dir(store.DEFAULT_ROOT, self.id)
@@ -49,7 +53,8 @@ class Pod:
                 raise
             self._sandbox = Sandbox(store.DEFAULT_ROOT, self.id, self._fifos, self._log, on_oom)
             self._follower = asyncio.create_task(self._follow(self._sandbox, directory, lock))
-            self._sandbox.start(bundle, config, namespace)
+            self._sandbox.start(bundle, config, namespace, lasting=lasting)
+            self.is_lasting = lasting
         return self._sandbox
 
     def require(self) -> Sandbox:

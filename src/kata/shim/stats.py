@@ -1,9 +1,11 @@
 """A container's statistics, from the guest's form into the one that containerd expects on this host."""
 
 import os
+from collections.abc import Sequence
 
 from kata.protocol.messages import agent, metrics
 from kata.protocol.messages.google import Any, pack_message
+from kata.protocol.protobuf import Message
 
 _CONTROLLERS = "/sys/fs/cgroup/cgroup.controllers"
 _MICROSECOND = 1000
@@ -41,6 +43,34 @@ def pack_stats(response: agent.StatsContainerResponse) -> Any:
     if os.path.exists(_CONTROLLERS):
         return pack_message(metrics.TYPE_V2, make_metrics_v2(response))
     return pack_message(metrics.TYPE_V1, make_metrics_v1(response))
+
+
+def pack_sum(responses: Sequence[agent.StatsContainerResponse]) -> Any:
+    """Return the statistics of several containers as if they were one; the network is the same for all."""
+    total = agent.StatsContainerResponse(network_stats=responses[0].network_stats if responses else [])
+    total.cgroup_stats = agent.CgroupStats()
+    for response in responses:
+        if response.cgroup_stats is not None:
+            add_numbers(total.cgroup_stats, response.cgroup_stats)
+    return pack_stats(total)
+
+
+def add_numbers(total: Message, other: Message) -> None:
+    """Add each number of a message to the same number of `total`, through all depths; lists are left out."""
+    for field in other.FIELDS.values():
+        value = getattr(other, field.name)
+        known = getattr(total, field.name)
+        if isinstance(value, Message):
+            if known is None:
+                known = type(value)()
+                setattr(total, field.name, known)
+            add_numbers(known, value)
+        elif isinstance(value, dict):
+            for key, number in value.items():
+                if isinstance(number, int):
+                    known[key] = known.get(key, 0) + number
+        elif isinstance(value, int) and not isinstance(value, bool):
+            setattr(total, field.name, known + value)
 
 
 def _make_network(response: agent.StatsContainerResponse) -> list[metrics.NetworkStat]:

@@ -81,8 +81,8 @@ class TaskCalls:
         self._pid = os.getpid()
 
     def is_used(self) -> bool:
-        """Say whether there is a container, or one on its way."""
-        return bool(self._entries or self._creations)
+        """Say whether there is a container, or one on its way, or a sandbox that is to be there without any."""
+        return bool(self._entries or self._creations) or self._pod.is_lasting
 
     def _find_entry(self, container: str) -> TaskEntry:
         entry = self._entries.get(container)
@@ -135,7 +135,7 @@ class TaskCalls:
         attachment = await self._fifos.open(request.id, streams)
         self._fifos.put(request.id, "", attachment)
         try:
-            sandbox = self._pod.open(request.bundle, request.options, self._note_oom)
+            sandbox = self._pod.open(request.bundle, request.options, self.note_oom)
             await sandbox.create_container(request.id, request.bundle, self._pid)
         except BaseException:
             self._fifos.drop(request.id, "")
@@ -337,7 +337,8 @@ class TaskCalls:
             self.finished.set()
         return Empty()
 
-    def _note_oom(self, container: Container) -> None:
+    def note_oom(self, container: Container) -> None:
+        """Tell that the container ran out of memory."""
         entry = self._entries.get(container.id)
         if entry is not None:
             self._events.tell_oom(entry.init)

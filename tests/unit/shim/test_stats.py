@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kata.protocol.messages import agent, metrics
 from kata.protocol.protobuf import Message
-from kata.shim.stats import make_metrics_v1, make_metrics_v2
+from kata.shim.stats import add_numbers, make_metrics_v1, make_metrics_v2
 
 _NUMBER = st.integers(0, 2**40)
 _UNLIMITED = (1 << 64) - 1
@@ -180,3 +180,17 @@ def test_disks_network_huge_pages_and_pids_are_in_both_forms(response: Any) -> N
 def test_an_empty_answer_is_no_error() -> None:
     assert make_metrics_v1(agent.StatsContainerResponse()).encode() is not None
     assert make_metrics_v2(agent.StatsContainerResponse()).encode() is not None
+
+
+def test_the_sum_of_containers_adds_numbers_of_all_depths() -> None:
+    def make(total: int, usage: int) -> agent.CgroupStats:
+        return agent.CgroupStats(
+            cpu_stats=agent.CpuStats(cpu_usage=agent.CpuUsage(total_usage=total)),
+            memory_stats=agent.MemoryStats(usage=agent.MemoryData(usage=usage), stats={"anon": usage}),
+        )
+
+    total = agent.CgroupStats()
+    add_numbers(total, make(1, 10))
+    add_numbers(total, make(2, 20))
+
+    assert total == make(3, 30)

@@ -1,0 +1,63 @@
+"""The OCI spec of a sandbox that has no first container: what config.json of its bundle would say."""
+
+import json
+import os
+from typing import Any
+
+from kata.errors import ProtocolError, UsageError
+from kata.protocol.messages.cri import POD_CONFIG_TYPE, LinuxContainerResources, LinuxPodSandboxConfig, PodSandboxConfig
+from kata.protocol.messages.sandboxapi import CreateSandboxRequest
+from kata.protocol.oci.default import OCI_VERSION
+from kata.sys.file import read_text, replace_file
+
+_PREFIX = "cri-containerd"
+"""What containerd puts before a container's name in systemd's scopes. Source: its internal/cri/server/helpers.go."""
+
+
+def write_pod_spec(request: CreateSandboxRequest) -> str:
+    """Write config.json of the sandbox's bundle and return its text; what of it containerd wrote stays as it is.
+
+    Raise UsageError for options that cannot be read; of kinds other than the CRI's nothing is taken.
+    """
+    path = f"{request.bundle_path}/config.json"
+    given = read_text(path)
+    text = json.dumps(make_pod_spec(request) | (json.loads(given) if given else {}))
+    replace_file(path, text)
+    return text
+
+
+def make_pod_spec(request: CreateSandboxRequest) -> dict[str, Any]:
+    """Translate the CRI's pod: its name, cgroup, limits, kernel settings and network namespace."""
+    pod = PodSandboxConfig()
+    if request.options is not None and request.options.type_url.rpartition("/")[2] == POD_CONFIG_TYPE:
+        try:
+            pod = PodSandboxConfig.decode(request.options.value)
+        except ProtocolError as error:
+            raise UsageError(f"the configuration of sandbox {request.sandbox_id} cannot be read: {error}") from error
+    linux = pod.linux or LinuxPodSandboxConfig()
+    network = {"type": "network"} | ({"path": request.netns_path} if request.netns_path else {})
+    return {
+        "ociVersion": OCI_VERSION,
+        "hostname": pod.hostname,
+        "root": {"path": "rootfs"},
+        "annotations": {**pod.annotations, **request.annotations},
+        "linux": {
+            "cgroupsPath": _find_cgroups_path(linux.cgroup_parent, request.sandbox_id),
+            "namespaces": [network],
+            "resources": _make_resources(linux.resources or LinuxContainerResources()),
+            "sysctl": linux.sysctls,
+        },
+    }
+
+
+def _find_cgroups_path(parent: str, sandbox: str) -> str:
+    if parent.endswith(".slice"):
+        return f"{os.path.basename(parent)}:{_PREFIX}:{sandbox}"
+    return os.path.join("/", parent, sandbox)
+
+
+def _make_resources(limits: LinuxContainerResources) -> dict[str, Any]:
+    return {
+        "cpu": {"quota": limits.cpu_quota, "period": limits.cpu_period, "shares": limits.cpu_shares},
+        "memory": {"limit": limits.memory_limit_in_bytes},
+    }

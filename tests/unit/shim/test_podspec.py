@@ -1,0 +1,59 @@
+"""A sandbox without a first container gets its spec from the CRI's configuration of the pod."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kata.errors import UsageError
+from kata.protocol.messages import cri
+from kata.protocol.messages.google import Any
+from kata.protocol.messages.sandboxapi import CreateSandboxRequest
+from kata.protocol.oci.pod import Role
+from kata.shim.bundle import find_place
+from kata.shim.podspec import make_pod_spec, write_pod_spec
+
+
+def _make_request(config: cri.PodSandboxConfig, bundle: str = "") -> CreateSandboxRequest:
+    options = Any(type_url=cri.POD_CONFIG_TYPE, value=config.encode())
+    return CreateSandboxRequest(sandbox_id="pod", bundle_path=bundle, options=options, netns_path="/run/netns/n")
+
+
+def test_the_pods_name_limits_cgroup_settings_and_network_are_in_the_spec() -> None:
+    limits = cri.LinuxContainerResources(cpu_quota=150_000, cpu_period=100_000, memory_limit_in_bytes=1 << 28)
+    linux = cri.LinuxPodSandboxConfig(cgroup_parent="/kube", sysctls={"net.a": "1"}, resources=limits)
+    spec = make_pod_spec(_make_request(cri.PodSandboxConfig(hostname="web", annotations={"a": "b"}, linux=linux)))
+
+    assert (spec["hostname"], spec["annotations"]) == ("web", {"a": "b"})
+    assert spec["linux"]["cgroupsPath"] == "/kube/pod"
+    assert spec["linux"]["sysctl"] == {"net.a": "1"}
+    assert spec["linux"]["namespaces"] == [{"type": "network", "path": "/run/netns/n"}]
+    assert spec["linux"]["resources"]["cpu"] == {"quota": 150_000, "period": 100_000, "shares": 0}
+    assert spec["linux"]["resources"]["memory"] == {"limit": 1 << 28}
+
+
+def test_a_slice_of_systemd_gets_containerds_form_of_a_scope() -> None:
+    linux = cri.LinuxPodSandboxConfig(cgroup_parent="/kubepods.slice/kubepods-a.slice")
+    spec = make_pod_spec(_make_request(cri.PodSandboxConfig(linux=linux)))
+
+    assert spec["linux"]["cgroupsPath"] == "kubepods-a.slice:cri-containerd:pod"
+
+
+def test_what_containerd_wrote_into_the_bundle_stays(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"hostname": "given"}))
+    text = write_pod_spec(_make_request(cri.PodSandboxConfig(hostname="other"), str(tmp_path)))
+
+    spec = json.loads(text)
+    assert json.loads((tmp_path / "config.json").read_text()) == spec
+    assert (spec["hostname"], spec["root"]) == ("given", {"path": "rootfs"})
+
+
+def test_a_configuration_that_is_no_message_is_refused() -> None:
+    request = CreateSandboxRequest(sandbox_id="pod", options=Any(type_url=cri.POD_CONFIG_TYPE, value=b"\xff"))
+
+    with pytest.raises(UsageError, match="configuration of sandbox pod"):
+        make_pod_spec(request)
+
+
+def test_a_bundle_without_a_spec_is_a_sandboxs(tmp_path: Path) -> None:
+    assert find_place(str(tmp_path), "pod") == (Role.SANDBOX, "pod")
