@@ -30,7 +30,9 @@ def test_cnis_bridge_address_routes_and_port_mapping_reach_the_guest(daemon: Con
         make_cni_network(daemon.token, tmp_path) as net,
         daemon.hold("sh", "-c", serve, flags=("--with-ns", f"network:{net.path}")) as name,
     ):
-        shown = daemon.execute(name, "sh", "-c", "until nc -z 127.0.0.1 8080; do :; done; ip addr show eth0; ip route")
+        shown = daemon.execute(
+            name, "sh", "-c", "until wget -qO /dev/null http://127.0.0.1:8080/; do :; done; ip addr show eth0; ip route"
+        )
         assert f"inet {net.address}/24" in shown.out
         assert "inet6 fd77::" in shown.out
         assert "mtu 1450" in shown.out

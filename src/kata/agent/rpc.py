@@ -9,6 +9,7 @@ from typing import Any
 
 from kata.agent import clock, entropy, files, hotplug, inspect, network, volume
 from kata.agent.device import HANDLERS
+from kata.agent.forward import list_forward_services
 from kata.agent.options import Options
 from kata.agent.sandbox import SHARE, Sandbox
 from kata.agent.stats import read_network, read_stats
@@ -252,7 +253,7 @@ def _refuse(name: str, reason: str) -> Handler:
 
 
 def build_services(sandbox: Sandbox, uevents: Uevents, options: Options, finish: Callable[[], None]) -> Services:
-    """The tables of both services."""
+    """The tables of all services."""
     own, guest, up = AgentService(sandbox, finish), GuestService(sandbox, uevents, options), HealthService()
     rows: tuple[tuple[str, type[Message], Handler], ...] = (
         ("CreateSandbox", agent.CreateSandboxRequest, own.create_sandbox),
@@ -294,6 +295,7 @@ def build_services(sandbox: Sandbox, uevents: Uevents, options: Options, finish:
     return {
         "grpc.AgentService": {name: Method(request, handler) for name, request, handler in rows},
         inspection.SERVICE: {"ListProcesses": Method(inspection.ListProcessesRequest, guest.list_processes)},
+        **list_forward_services(),
         "grpc.Health": {
             "Check": Method(health.CheckRequest, up.check),
             "Version": Method(health.CheckRequest, up.version),

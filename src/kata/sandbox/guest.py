@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from kata.errors import Code, GuestError
 from kata.protocol.messages import agent as wire
-from kata.protocol.messages import health, inspect, types
+from kata.protocol.messages import forward, health, inspect, types
 from kata.protocol.messages.types import Empty
 from kata.protocol.protobuf import Message
 from kata.transport.ttrpc import Client
@@ -131,6 +131,32 @@ class Guest:
         reply = inspect.ListProcessesResponse
         answer = await self.client.call(inspect.SERVICE, "ListProcesses", request, reply, timeout=REQUEST_TIMEOUT)
         return answer.processes
+
+    async def connect_port(self, port: int, *, ipv6: bool) -> int:
+        """Connect to a server on the guest's loopback and return the connection's number.
+
+        Only this project's agent can; another answers UNIMPLEMENTED.
+        """
+        request = forward.ConnectRequest(port=port, ipv6=ipv6)
+        return (await self._forward("Connect", request, forward.Connection)).id
+
+    async def read_port(self, connection: int, size: int) -> bytes:
+        """Wait for bytes of a connection, `size` at most; none at the end."""
+        data = (await self._forward("Read", forward.ReadRequest(id=connection, len=size), forward.Data, wait=True)).data
+        if len(data) > size:
+            raise GuestError(f"agent answered {len(data)} bytes of a connection, more than the {size} asked for")
+        return data
+
+    async def write_port(self, connection: int, data: bytes) -> None:
+        """Have a connection's server take bytes; without any, tell it that no more come."""
+        await self._forward("Write", forward.WriteRequest(id=connection, data=data), Empty, wait=True)
+
+    async def close_port(self, connection: int) -> None:
+        await self._forward("Close", forward.Connection(id=connection), Empty)
+
+    async def _forward(self, method: str, request: Message, reply: type[Reply], *, wait: bool = False) -> Reply:
+        timeout = None if wait else REQUEST_TIMEOUT
+        return await self.client.call(forward.SERVICE, method, request, reply, timeout=timeout)
 
     async def read_metrics(self) -> str:
         return (await self._call("GetMetrics", wire.GetMetricsRequest(), wire.Metrics)).metrics

@@ -22,6 +22,7 @@ from kata.sandbox.attach import Attachments
 from kata.sandbox.container import Bundle, Container, name_moment, read_bundle
 from kata.sandbox.ledger import Kind, record_resource, release_resources
 from kata.sandbox.network import PodNamespace, SandboxNetwork, read_name_servers
+from kata.sandbox.portforward import PortForward
 from kata.sandbox.process import LOST_STATUS
 from kata.sandbox.states import SandboxState, Status, move_sandbox
 from kata.sandbox.translation import GUEST_SHARE, GUEST_SHM, Shared, translate_spec
@@ -76,6 +77,7 @@ class Sandbox:
         self._started: asyncio.Task[SandboxVm] | None = None
         self._followers: list[asyncio.Task[None]] = []
         self._reserved: set[str] = set()
+        self._forwarding: PortForward | None = None
         self._cgroup = ""
         self._stopped: asyncio.Task[None] | None = None
         self._creations: dict[str, asyncio.Task[None]] = {}
@@ -126,6 +128,9 @@ class Sandbox:
                 await self.network.configure(vm.guest)
         self._move(SandboxState.RUNNING)
         self.timeline.write()
+        if namespace is not None and namespace.path:
+            self._forwarding = PortForward(vm.guest, self._log)
+            self._forwarding.open()
         self._followers = [asyncio.create_task(self._watch_vm(vm)), asyncio.create_task(self._watch_oom(vm))]
         return vm
 
@@ -384,6 +389,8 @@ class Sandbox:
     async def _end_vm(self) -> None:
         for task in self._followers:
             task.cancel()
+        if self._forwarding is not None:
+            self._forwarding.close()
         if self._started is not None:
             self._started.cancel()
             await asyncio.wait({self._started})
