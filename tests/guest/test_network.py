@@ -176,3 +176,19 @@ def test_a_network_namespace_that_is_not_there_is_named(engine: Engine) -> None:
 
     assert refused.code == 1
     assert "the network namespace /run/netns/absent cannot be opened" in refused.err
+
+
+def test_statistics_tell_what_the_host_counted_on_the_pods_links(networked: Container, net: PodNet) -> None:
+    def count() -> int:
+        shown = subprocess.run(
+            ["ip", "-n", net.pod, "-s", "-j", "link", "show", "eth0"], check=True, capture_output=True, timeout=10
+        )
+        return int(json.loads(shown.stdout)[0]["stats64"]["rx"]["bytes"])
+
+    networked.ask("ping", "-c", "1", "-W", "5", "10.5.0.1")
+    before = count()
+    shown = json.loads(networked.engine.succeed("events", "--stats", networked.id))["data"]
+    told = {card["Name"]: card["RxBytes"] for card in shown["network_interfaces"]}
+
+    assert set(told) == {"eth0", "net1"}
+    assert before <= told["eth0"] <= count()

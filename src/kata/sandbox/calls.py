@@ -92,7 +92,7 @@ class _Calls:
         return wire.DocumentResponse(document=json.dumps(self._sandbox.find_container(request.container_id).describe()))
 
     async def stat_container(self, request: wire.ContainerRequest) -> wire.DocumentResponse:
-        stats = await self._sandbox.require_running().guest.stat_container(request.container_id)
+        stats = await self._sandbox.stat_container(request.container_id)
         return wire.DocumentResponse(document=json.dumps(describe_stats(stats)))
 
     async def list_processes(self, request: wire.ContainerRequest) -> wire.ListProcessesResponse:

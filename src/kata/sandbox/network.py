@@ -11,7 +11,7 @@ from kata.hypervisor.spec import NetDevice
 from kata.network.connection import PodConnection
 from kata.network.guestview import describe_interface, describe_neighbours, describe_routes
 from kata.network.namespace import enter_namespace, open_own_namespace
-from kata.protocol.netlink.counters import Counters
+from kata.protocol.messages import agent as wire
 from kata.protocol.netlink.notation import format_mac
 from kata.sandbox.guest import Guest
 from kata.sandbox.ledger import Kind, record_resource
@@ -76,9 +76,10 @@ class SandboxNetwork:
         if layout.neighbours:
             await guest.add_neighbours(describe_neighbours(layout))
 
-    def read_counters(self) -> list[Counters]:
-        """Return the counters of the pod's links, rx being what the pod received."""
-        return [] if self._connection is None else self._connection.read_counters()
+    def read_statistics(self) -> list[wire.NetworkStats]:
+        """Return what the pod received and sent by each of its links, as the host counted it."""
+        counted = [] if self._connection is None else self._connection.read_counters()
+        return [wire.NetworkStats(**counters._asdict()) for counters in counted]
 
     def close(self) -> None:
         """Close every descriptor. What is in the kernel is released by the ledger."""

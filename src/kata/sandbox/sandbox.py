@@ -405,6 +405,12 @@ class Sandbox:
         """Say whether there is a container, or one on its way, or whether the sandbox is to be there without any."""
         return bool(self.containers or self._reserved) or self._is_lasting
 
+    async def stat_container(self, container_id: str) -> wire.StatsContainerResponse:
+        """Return what the guest says of a container's use, and what the host counted on the pod's links."""
+        stats = await self.require_running().guest.stat_container(container_id)
+        stats.network_stats = self.network.read_statistics()
+        return stats
+
     def require_running(self) -> SandboxVm:
         """Raise StateError unless the VM runs."""
         if self._vm is None or self._state != SandboxState.RUNNING:

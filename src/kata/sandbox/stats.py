@@ -10,6 +10,20 @@ def _describe_memory(memory: wire.MemoryData | None) -> dict[str, int]:
     return {"limit": data.limit, "usage": data.usage, "max": data.max_usage, "failcnt": data.failcnt}
 
 
+def _describe_card(card: wire.NetworkStats) -> dict[str, Any]:
+    return {
+        "Name": card.name,
+        "RxBytes": card.rx_bytes,
+        "RxPackets": card.rx_packets,
+        "RxErrors": card.rx_errors,
+        "RxDropped": card.rx_dropped,
+        "TxBytes": card.tx_bytes,
+        "TxPackets": card.tx_packets,
+        "TxErrors": card.tx_errors,
+        "TxDropped": card.tx_dropped,
+    }
+
+
 def describe_stats(response: wire.StatsContainerResponse) -> dict[str, Any]:
     """Return what the guest's cgroup of a container holds."""
     stats = response.cgroup_stats or wire.CgroupStats()
@@ -44,4 +58,5 @@ def describe_stats(response: wire.StatsContainerResponse) -> dict[str, Any]:
             size: {"usage": page.usage, "max": page.max_usage, "failcnt": page.failcnt}
             for size, page in stats.hugetlb_stats.items()
         },
+        "network_interfaces": [_describe_card(card) for card in response.network_stats],
     }

@@ -144,7 +144,7 @@ class SandboxCalls:
         sandbox = self._require(request.sandbox_id)
         if sandbox.ended.is_set():
             raise StateError(f"sandbox {request.sandbox_id} has ended")
-        guest = sandbox.require_running().guest
-        found = [await guest.stat_container(container) for container in list(sandbox.containers)]
+        sandbox.require_running()
+        found = [await sandbox.stat_container(container) for container in list(sandbox.containers)]
         metric = wire.Metric(timestamp=make_timestamp(time.time_ns()), id=request.sandbox_id, data=pack_sum(found))
         return wire.SandboxMetricsResponse(metrics=metric)

@@ -325,8 +325,7 @@ class TaskCalls:
 
     async def stats(self, request: wire.TaskRequest) -> wire.StatsResponse:
         self._find_entry(request.id)
-        guest = self._pod.require().require_running().guest
-        return wire.StatsResponse(stats=pack_stats(await guest.stat_container(request.id)))
+        return wire.StatsResponse(stats=pack_stats(await self._pod.require().stat_container(request.id)))
 
     async def connect(self, _: wire.TaskRequest) -> wire.ConnectResponse:
         return wire.ConnectResponse(shim_pid=self._pid, task_pid=self._pid, version=_VERSION)
