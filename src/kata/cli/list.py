@@ -6,7 +6,7 @@ import pwd
 from typing import Any
 
 from kata.cli.invocation import Invocation
-from kata.cli.records import find_record_path, list_records
+from kata.cli.records import find_key, find_record_path, list_records
 from kata.cli.state import find_state
 from kata.errors import UsageError
 
@@ -22,7 +22,7 @@ def run_list(invocation: Invocation) -> int:
         print("".join(f"{record['id']}\n" for record in records), end="")
         return 0
     states = [
-        find_state(invocation.root, record) | {"owner": _find_owner(invocation.root, record["id"])}
+        find_state(invocation.root, record) | {"owner": _find_owner(invocation.root, find_key(record))}
         for record in records
     ]
     if form == "json":
@@ -32,9 +32,9 @@ def run_list(invocation: Invocation) -> int:
     return 0
 
 
-def _find_owner(root: str, container: str) -> str:
+def _find_owner(root: str, key: str) -> str:
     try:
-        uid = os.stat(find_record_path(root, container)).st_uid
+        uid = os.stat(find_record_path(root, key)).st_uid
     except FileNotFoundError:
         return ""
     try:

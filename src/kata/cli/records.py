@@ -47,8 +47,13 @@ def list_records(root: str) -> list[Record]:
     return records
 
 
-def find_record_path(root: str, container: str) -> str:
-    return f"{root}/containers/{container}.json"
+def find_key(record: Record) -> str:
+    """Return what a record's file is called by: ids are unique within a namespace of containerd's."""
+    return f"{record['id']}+{record['namespace']}" if record.get("namespace") else str(record["id"])
+
+
+def find_record_path(root: str, key: str) -> str:
+    return f"{root}/containers/{key}.json"
 
 
 def find_sandbox_dir(root: str, sandbox: str) -> str:

@@ -3,7 +3,7 @@
 import os
 
 from kata.cli.container_id import check_id
-from kata.cli.records import find_sandbox_dir, list_records
+from kata.cli.records import find_key, find_sandbox_dir, list_records
 from kata.errors import NotFoundError, UsageError
 
 
@@ -12,18 +12,19 @@ def find_sandbox(root: str, name: str) -> str:
     check_id(name)
     if os.path.isdir(find_sandbox_dir(root, name)):
         return name
-    records = list_records(root)
-    places = {record["id"]: record["sandbox"] for record in records}
-    if name in places:
-        return str(places[name])
     try:
         known = set(os.listdir(f"{root}/sandboxes"))
     except FileNotFoundError:
         known = set()
-    meant = {sandbox for sandbox in known if sandbox.startswith(name)}
-    meant |= {sandbox for container, sandbox in places.items() if container.startswith(name)}
+    # Those of containerd are called `id+namespace`.
+    places = {(record["id"], find_key(record)): str(record["sandbox"]) for record in list_records(root)}
+    meant = {sandbox for sandbox in known if sandbox.startswith(f"{name}+")}
+    meant |= {sandbox for names, sandbox in places.items() if name in names}
+    if not meant:
+        meant = {sandbox for sandbox in known if sandbox.startswith(name)}
+        meant |= {sandbox for (_, key), sandbox in places.items() if key.startswith(name)}
     if not meant:
         raise NotFoundError(f"sandbox {name} does not exist", hint="see kata-runtime list")
     if len(meant) > 1:
-        raise UsageError(f"{name} may mean any of {', '.join(sorted(meant))}", hint="give more characters")
+        raise UsageError(f"{name} may mean any of {', '.join(sorted(meant))}", hint="give more of the name")
     return meant.pop()

@@ -23,7 +23,7 @@ def collect(root: str, *, dry_run: bool) -> list[str]:
         if not _is_in_use(root, record.sandbox):
             lines.append(f"container {record.id}: its sandbox {record.sandbox} is gone")
             if not dry_run:
-                store.remove_container(root, record.id)
+                store.remove_container(root, record.key)
     return lines
 
 

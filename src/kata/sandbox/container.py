@@ -303,7 +303,7 @@ class Container:
         self.lose(status)
         if self.status != Status.STOPPED:
             self._move(Status.STOPPED)
-        store.remove_container(self._root, self.id)
+        store.remove_container(self._root, self.record.key)
 
     def lose(self, status: int) -> None:
         """The VM is gone: end every process with `status`."""

@@ -58,15 +58,21 @@ class Sandbox:
         attachments: Attachments,
         log: Log,
         on_oom: "Callable[[Container], None] | None" = None,
+        *,
+        namespace: str = "",
     ) -> None:
-        """`on_oom` is told each container that ran out of memory; by default a file `oom` in its bundle is."""
-        self.id = sandbox_id
-        self.directory = store.find_sandbox_dir(root, sandbox_id)
+        """`on_oom` is told each container that ran out of memory; by default a file `oom` in its bundle is.
+
+        `namespace` is containerd's: ids are unique within one.
+        """
+        self.id = store.make_key(sandbox_id, namespace)
+        self.directory = store.find_sandbox_dir(root, self.id)
+        self._namespace = namespace
         self.containers: dict[str, Container] = {}
         self.ended = asyncio.Event()
         self.gone = asyncio.Event()
         self.timeline = Timeline(f"{self.directory}/timeline.json")
-        self.network = SandboxNetwork(sandbox_id, self.directory)
+        self.network = SandboxNetwork(self.id, self.directory)
         self._root = root
         self._config = Configuration()
         self._attachments = attachments
@@ -228,6 +234,7 @@ class Sandbox:
             created=name_moment(),
             rootfs=bundle.rootfs,
             annotations=bundle.spec.get("annotations") or {},
+            namespace=self._namespace,
         )
         try:
             container = Container(self._root, vm.guest, bundle, record, names, self.network.home)

@@ -2,6 +2,8 @@
 
 <root>/sandboxes/<sid>/   one sandbox: sockets, logs, ledger, timeline, and `lock`, which its daemon holds
 <root>/containers/<cid>.json
+
+Of containerd, which has the same id in several namespaces, <sid> and <cid> are `id+namespace`: neither may hold a plus.
 """
 
 import contextlib
@@ -38,6 +40,17 @@ class ContainerRecord:
     rootfs: str = ""
     annotations: dict[str, str] = field(default_factory=dict)
     exit_status: int | None = None
+    namespace: str = ""
+
+    @property
+    def key(self) -> str:
+        """What the record's file is called by."""
+        return make_key(self.id, self.namespace)
+
+
+def make_key(name: str, namespace: str) -> str:
+    """Return what a sandbox or a container is called on the disk; the command line has no namespaces."""
+    return f"{name}+{namespace}" if namespace else name
 
 
 def find_sandbox_dir(root: str, sandbox: str) -> str:
@@ -50,7 +63,7 @@ def find_container_path(root: str, container: str) -> str:
 
 def write_container(root: str, record: ContainerRecord) -> None:
     os.makedirs(f"{root}/containers", mode=0o700, exist_ok=True)
-    replace_file(find_container_path(root, record.id), json.dumps(asdict(record)))
+    replace_file(find_container_path(root, record.key), json.dumps(asdict(record)))
 
 
 def read_container(root: str, container: str) -> ContainerRecord:

@@ -54,7 +54,7 @@ async def _run(sandbox: str, namespace: str, choice: ConfigChoice, mounts: int, 
     loop = asyncio.get_running_loop()
     fifos = FifoTable(namespace)
     publisher = Publisher(os.environ.get("TTRPC_ADDRESS", ""), namespace, lambda text: log.write("error", text))
-    pod = Pod(sandbox, fifos, choice, log)
+    pod = Pod(sandbox, namespace, fifos, choice, log)
     calls = TaskCalls(pod, fifos, publisher, mounts)
     services = {**list_services(calls), **list_sandbox_services(SandboxCalls(pod, calls.note_oom, calls.finished))}
     connections: set[ServerConnection] = set()

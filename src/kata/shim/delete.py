@@ -28,13 +28,15 @@ def delete(invocation: Invocation) -> int:
     container = invocation.require("id")
     bundle = os.path.abspath(invocation.texts["bundle"] or os.getcwd())
     pid = _end_daemon(bundle, container)
-    sandbox = _find_sandbox(bundle, container)
+    namespace = invocation.texts["namespace"]
+    sandbox = store.make_key(_find_sandbox(bundle, container), namespace)
+    key = store.make_key(container, namespace)
     if not store.is_served(store.find_sandbox_dir(store.DEFAULT_ROOT, sandbox)):  # else it is a member that is gone
         for line in release_sandbox(store.DEFAULT_ROOT, sandbox):
             print(line, file=sys.stderr)
     with contextlib.suppress(KataError):
-        if store.read_container(store.DEFAULT_ROOT, container).sandbox == sandbox:
-            store.remove_container(store.DEFAULT_ROOT, container)
+        if store.read_container(store.DEFAULT_ROOT, key).sandbox == sandbox:
+            store.remove_container(store.DEFAULT_ROOT, key)
     address = read_text(f"{bundle}/address")
     if address and not is_answered(address):
         with contextlib.suppress(FileNotFoundError):

@@ -23,8 +23,10 @@ from kata.sys.tree import remove_tree
 class Pod:
     """Opens the sandbox for the first container, and removes its directory when it is gone."""
 
-    def __init__(self, sandbox_id: str, fifos: FifoTable, choice: ConfigChoice, log: Log) -> None:
+    def __init__(self, sandbox_id: str, namespace: str, fifos: FifoTable, choice: ConfigChoice, log: Log) -> None:
         self.id = sandbox_id
+        self._namespace = namespace
+        self._key = store.make_key(sandbox_id, namespace)
         self._fifos = fifos
         self._choice = choice
         self._log = log
@@ -41,7 +43,7 @@ class Pod:
         sandbox of this name.
         """
         if self._sandbox is None:
-            directory = store.find_sandbox_dir(store.DEFAULT_ROOT, self.id)
+            directory = store.find_sandbox_dir(store.DEFAULT_ROOT, self._key)
             lock = self._claim(directory)
             try:
                 _write_log_to(f"{directory}/service.log")
@@ -51,7 +53,9 @@ class Pod:
                 remove_tree(directory)
                 os.close(lock)
                 raise
-            self._sandbox = Sandbox(store.DEFAULT_ROOT, self.id, self._fifos, self._log, on_oom)
+            self._sandbox = Sandbox(
+                store.DEFAULT_ROOT, self.id, self._fifos, self._log, on_oom, namespace=self._namespace
+            )
             self._follower = asyncio.create_task(self._follow(self._sandbox, directory, lock))
             self._sandbox.start(bundle, config, namespace, lasting=lasting)
             self.is_lasting = lasting
@@ -70,7 +74,7 @@ class Pod:
         except FileExistsError as error:
             if store.is_served(directory) or store.is_being_made(directory):
                 raise ExistsError(f"a sandbox {self.id} exists already", hint=f"it is in {directory}") from error
-            for line in release_sandbox(store.DEFAULT_ROOT, self.id):
+            for line in release_sandbox(store.DEFAULT_ROOT, self._key):
                 self._log.write("warning", f"left by a crash: {line}")
             os.makedirs(directory, mode=0o700, exist_ok=True)
         return store.lock_sandbox(directory)
