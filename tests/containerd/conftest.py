@@ -58,6 +58,8 @@ def _configure_blockfile(place: Path) -> str:
         return ""
     subprocess.run(["mkfs.ext4", "-q", str(scratch)], check=True, timeout=30)
     return f"""
+[debug]
+  level = "trace"
 [plugins."io.containerd.snapshotter.v1.blockfile"]
   scratch_file = "{scratch}"
   fs_type = "ext4"
