@@ -11,14 +11,14 @@ from podman.images import build_busybox
 IMAGE = "localhost/kata-test/busybox:latest"
 
 
-def write_image(path: Path) -> Path:
-    """Write the image's archive and return its path."""
+def write_image(path: Path, name: str = IMAGE, command: tuple[str, ...] = ("/bin/sh",)) -> Path:
+    """Write the archive of an image that runs `command`, and return its path."""
     layer = build_busybox().read_bytes()
     config = json.dumps(
         {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]},
+            "config": {"Env": ["PATH=/bin"], "Cmd": list(command)},
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
         }
     ).encode()
@@ -29,8 +29,8 @@ def write_image(path: Path) -> Path:
             "layers": [_describe("application/vnd.oci.image.layer.v1.tar", layer)],
         }
     ).encode()
-    name = {"io.containerd.image.name": IMAGE, "org.opencontainers.image.ref.name": "latest"}
-    described = {**_describe("application/vnd.oci.image.manifest.v1+json", manifest), "annotations": name}
+    names = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": "latest"}
+    described = {**_describe("application/vnd.oci.image.manifest.v1+json", manifest), "annotations": names}
     with tarfile.open(path, "w") as archive:
         _add(archive, "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode())
         _add(archive, "index.json", json.dumps({"schemaVersion": 2, "manifests": [described]}).encode())

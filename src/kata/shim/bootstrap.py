@@ -4,12 +4,14 @@
 |---|---|---|
 | 1.6 | runtime options | the plain address |
 | 1.7 to 2.2 | runtime options | JSON; it sets MAX_SHIM_VERSION, which 1.6 does not |
+| CRI-O | nothing | the plain address; it sets MAX_SHIM_VERSION, but has no address for events |
 | 2.3 and newer | BootstrapParams with the options among its extensions | BootstrapResult |
 
 The Task service is told as version 3 where containerd is known to understand it: 1.7 refuses more than 2, and nothing
 tells it from 2.0 but the bundle of a sandbox, which has another place since 2.0.
 
-Source: containerd's runtime/v2/binary.go and shim.go of these versions, and runtime/v2/command.go of 2.4.
+Source: containerd's runtime/v2/binary.go and shim.go of these versions, and runtime/v2/command.go of 2.4; CRI-O's
+internal/oci/runtime_vm.go.
 """
 
 from __future__ import annotations
@@ -77,7 +79,8 @@ def parse_input(data: bytes, container: str, namespace: str, environment: Mappin
             bootstrap.socket_dir = params.socket_dir
             bootstrap.ttrpc_address = params.containerd_ttrpc_address
             return bootstrap
-    return Bootstrap("json" if "MAX_SHIM_VERSION" in environment else "address", data)
+    reads_json = "MAX_SHIM_VERSION" in environment and environment.get("TTRPC_ADDRESS")
+    return Bootstrap("json" if reads_json else "address", data)
 
 
 def _find_options(params: BootstrapParams) -> bytes:

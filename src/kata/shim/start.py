@@ -76,7 +76,7 @@ def _spawn_daemon(invocation: Invocation, bootstrap: Bootstrap, bundle: str, pat
 
     On its standard input it finds the runtime's options.
     """
-    log = _find_log(bundle)
+    log = _open_log(bundle)
     command = _find_command()
     for name in ("address", "namespace", "id", "publish-binary"):
         command += [f"-{name}", invocation.texts[name]]
@@ -100,8 +100,8 @@ def _spawn_daemon(invocation: Invocation, bootstrap: Bootstrap, bundle: str, pat
             environment,
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, options, 0),
-                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_NONBLOCK, 0),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
+                (os.POSIX_SPAWN_DUP2, log, 1),
+                (os.POSIX_SPAWN_DUP2, log, 2),
                 (os.POSIX_SPAWN_DUP2, listener, LISTENER),
             ],
             setsid=True,
@@ -109,16 +109,16 @@ def _spawn_daemon(invocation: Invocation, bootstrap: Bootstrap, bundle: str, pat
         )
     finally:
         os.close(options)
+        os.close(log)
 
 
-def _find_log(bundle: str) -> str:
-    """Return the FIFO whose lines containerd shows as its own, if it reads there."""
-    path = f"{bundle}/log"
+def _open_log(bundle: str) -> int:
+    """Open the FIFO whose lines containerd shows as its own, if it reads there: once, since the first close ends it."""
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        return os.open(f"{bundle}/log", flags)
     except OSError:
-        return "/dev/null"
-    return path
+        return os.open(os.devnull, flags)
 
 
 def _find_command() -> list[str]:

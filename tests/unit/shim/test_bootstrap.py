@@ -15,7 +15,7 @@ from kata.shim.bootstrap import format_answer, parse_input, read_input
 from kata.shim.flags import find_flavour
 from kata.shim.options import ConfigChoice
 
-_SOME = {"MAX_SHIM_VERSION": "2"}
+_SOME = {"MAX_SHIM_VERSION": "2", "TTRPC_ADDRESS": "/run/containerd/containerd.sock.ttrpc"}
 _ADDRESS = "unix:///run/containerd/s/abc"
 
 
@@ -29,6 +29,12 @@ def _make_params(**fields: typing.Any) -> bytes:
 
 def test_containerd_1_6_is_told_the_plain_address() -> None:
     bootstrap = parse_input(b"", "the-id", "space", {})
+
+    assert format_answer(bootstrap.form, _ADDRESS, "/b") == _ADDRESS.encode()
+
+
+def test_cri_o_is_told_the_plain_address() -> None:
+    bootstrap = parse_input(b"", "the-id", "default", {"MAX_SHIM_VERSION": "2", "TTRPC_ADDRESS": ""})
 
     assert format_answer(bootstrap.form, _ADDRESS, "/b") == _ADDRESS.encode()
 

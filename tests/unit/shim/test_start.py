@@ -95,6 +95,21 @@ def test_start_prints_the_address_of_a_listening_socket_and_writes_it_in_the_bun
     assert is_answered(address)
 
 
+def test_a_reader_of_the_log_sees_no_end_before_the_daemon_has_it(bundle: Path) -> None:
+    os.mkfifo(bundle / "log")
+    # As CRI-O reads: the first end of the input is the last, and then nobody is there for who opens it again.
+    reader = subprocess.Popen(["cat", bundle / "log"], stdin=subprocess.DEVNULL)
+    try:
+        _run_start(bundle, f"unit-{os.getpid()}")
+        [log] = {os.readlink(f"/proc/{(bundle / 'shim.pid').read_text()}/fd/{number}") for number in (1, 2)}
+    finally:
+        _end_daemon(bundle)
+        reader.kill()
+        reader.wait()
+
+    assert log == str(bundle / "log")
+
+
 def test_start_imports_nothing_but_what_is_on_the_list(started: "subprocess.CompletedProcess[str]") -> None:
     modules = set(started.stderr.split())
 
