@@ -130,6 +130,7 @@ def _make_memory_v1(memory: agent.MemoryStats) -> metrics.MemoryStatV1:
         usage=_make_entry(usage),
         swap=both,
         kernel=_make_entry(memory.kernel_usage or agent.MemoryData()),
+        kernel_tcp=metrics.MemoryEntryV1(),  # nothing counts it in the guest, but CRI-O crashes without it
     )
 
 

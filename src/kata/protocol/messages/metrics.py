@@ -90,6 +90,7 @@ class MemoryStatV1(Message):
     usage: MemoryEntryV1 | None = message(33, MemoryEntryV1)
     swap: MemoryEntryV1 | None = message(34, MemoryEntryV1)
     kernel: MemoryEntryV1 | None = message(35, MemoryEntryV1)
+    kernel_tcp: MemoryEntryV1 | None = message(36, MemoryEntryV1)
 
 
 class BlkioEntryV1(Message):
