@@ -48,13 +48,14 @@ class Process:
 
 
 class TaskEntry:
-    """A container as containerd knows it: its first process, its execs, its bundle.
+    """A container as containerd knows it: its bundle and where its root is, its first process and its execs.
 
     `adding` is held while an exec joins; `deletion` is the last that was begun.
     """
 
-    def __init__(self, bundle: str, init: Process) -> None:
+    def __init__(self, bundle: str, rootfs: str, init: Process) -> None:
         self.bundle = bundle
+        self.rootfs = rootfs
         self.init = init
         self.execs: dict[str, Process] = {}
         self.adding = asyncio.Lock()

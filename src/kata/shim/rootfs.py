@@ -1,4 +1,4 @@
-"""A container's root file system: the mounts that containerd describes, seen by the shim alone.
+"""A container's root file system: the mounts that containerd describes, or what CRI-O has mounted, seen by the shim.
 
 They are made in a copy of containerd's mount namespace, where what they are made of is found: a layer that containerd
 itself mounted after the shim had started is not in the shim's own. The result moves from there to the shim's, and goes
@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from kata.errors import HostError, UnsupportedError
 from kata.protocol.messages.task import Mount
+from kata.sandbox.container import read_bundle
 from kata.sys import linux
 from kata.sys.loop import attach_loop
 from kata.sys.mount import attach_tree, clone_tree, set_propagation, unmount_below, visit_namespace
@@ -24,13 +25,22 @@ _LOWER = "lowerdir="
 _ID_MAPS = ("uidmap=", "gidmap=")
 
 
+def prepare_rootfs(mounts: Sequence[Mount], bundle: str, namespace: int) -> str:
+    """Have a bundle's root in the shim's namespace, and return where: `unmount_rootfs` takes it off there again.
+
+    CRI-O describes no mounts. It made them itself, below a directory that it made private, so those of a pod's later
+    containers do not come to the shim by themselves. Raise what `mount_rootfs` raises, and UsageError for the bundle.
+    """
+    target = f"{bundle}/rootfs" if mounts else read_bundle(bundle).rootfs
+    mount_rootfs(mounts, target, namespace)
+    return target
+
+
 def mount_rootfs(mounts: Sequence[Mount], target: str, namespace: int) -> None:
-    """Mount them one on another at `target`. `namespace` is the descriptor of containerd's mount namespace.
+    """Mount them one on another at `target`, on what is there in containerd's mount namespace, a descriptor.
 
     Raise HostError or UnsupportedError that says which of them; nothing is left then.
     """
-    if not mounts:
-        return
     for mount in mounts:
         if any(option.startswith(_ID_MAPS) for option in mount.options):
             raise UnsupportedError(

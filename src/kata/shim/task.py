@@ -33,7 +33,7 @@ from kata.shim.fifo import FifoTable, Streams
 from kata.shim.pod import Pod
 from kata.shim.process import Process, TaskEntry
 from kata.shim.publisher import Publisher
-from kata.shim.rootfs import mount_rootfs, unmount_rootfs
+from kata.shim.rootfs import prepare_rootfs, unmount_rootfs
 from kata.shim.stats import pack_stats
 from kata.transport.ttrpc import Method, Services
 
@@ -119,14 +119,13 @@ class TaskCalls:
         return wire.PidResponse(pid=self._pid)
 
     async def _create(self, request: wire.CreateTaskRequest) -> None:
-        rootfs = f"{request.bundle}/rootfs"
-        mount_rootfs(request.rootfs, rootfs, self._namespace)
+        rootfs = prepare_rootfs(request.rootfs, request.bundle, self._namespace)
         try:
             process = await self._create_in_sandbox(request)
         except BaseException:
             unmount_rootfs(rootfs)
             raise
-        entry = self._entries[request.id] = TaskEntry(request.bundle, process)
+        entry = self._entries[request.id] = TaskEntry(request.bundle, rootfs, process)
         self._events.tell_create(request)
         self._events.follow(entry, process, self._find_container(request.id).find_process(""))
 
@@ -232,7 +231,7 @@ class TaskCalls:
             await asyncio.wait({entry.init.watcher}, timeout=_SETTLE_TIMEOUT)
         for process in (*entry.execs.values(), entry.init):
             await process.attachment.close()
-        unmount_rootfs(f"{entry.bundle}/rootfs")
+        unmount_rootfs(entry.rootfs)
         response = self._answer_deletion(entry.init.ended)
         self._entries.pop(container, None)
         self._events.tell_delete(container, response)
