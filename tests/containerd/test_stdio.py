@@ -1,10 +1,12 @@
-"""Where a container's output goes when it is no FIFO."""
+"""Where a container's output goes, and clients that come back to its terminal."""
 
+import signal
 import time
 from pathlib import Path
 
 from containerd.daemon import RUNTIME, Containerd
 from containerd.images import IMAGE
+from podman.engine import Terminal
 
 _LOGGER = """#!/usr/bin/python3 -IS
 import os, sys
@@ -38,3 +40,26 @@ def test_output_goes_to_a_file_or_to_a_logging_program(current: Containerd, tmp_
 
     assert sorted((tmp_path / "new/log").read_text().split()) == ["err", "out"]
     assert (tmp_path / "taken").read_text() == f"out\nerr\n{name} {current.token}"
+
+
+def test_a_terminal_is_attached_again_after_its_client_and_containerd_were_killed(current: Containerd) -> None:
+    name = current.name("terminal")
+    command = current.command("run", "-t", "--runtime", RUNTIME, IMAGE, name, "sh")
+    with Terminal(command=command, rows=33, columns=99) as terminal:
+        terminal.type("stty size; echo in$((3))\n")
+        terminal.expect("33 99")
+        terminal.expect("in3")
+        terminal.resize(44, 111)
+        terminal.process.send_signal(signal.SIGWINCH)  # ctr's controlling terminal would do that, and it has none
+        terminal.type("kept=here; until [ \"$(stty size)\" = '44 111' ]; do sleep 0.1; done; echo resized$((1))\n")
+        terminal.expect("resized1", timeout=15)
+        terminal.process.kill()
+    current.kill()
+    current.start()
+
+    with Terminal(command=current.command("tasks", "attach", name), rows=22, columns=77) as terminal:
+        terminal.type("echo still $kept; exit 6\n")
+        terminal.expect("still here")
+        assert terminal.wait() == 6
+    current.run("tasks", "delete", name)
+    current.succeed("containers", "rm", name)
