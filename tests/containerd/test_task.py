@@ -1,14 +1,17 @@
 """The Task service's calls that ctr has no word for, its answers to calls that come twice, and its events."""
 
 import json
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 
-from containerd.daemon import Containerd
+from containerd.daemon import RUNTIME, Containerd
 from containerd.events import watch_events
+from containerd.images import IMAGE
 from containerd.shimcall import call_shim, find_bundle
 from kata.errors import Code, DeadlineError, GuestError
 from kata.protocol.messages import task
@@ -85,6 +88,45 @@ def test_calls_that_come_twice_get_what_containerd_expects(current: Containerd, 
     assert ask("Kill", task.KillRequest(id=sleeper, exec_id="twice", signal=1)) == Code.NOT_FOUND
     assert ask("Delete", process, task.DeleteResponse) == Code.OK
     assert ask("Delete", process, task.DeleteResponse) == Code.NOT_FOUND
+
+
+@contextmanager
+def _begin(current: Containerd) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """Have a container whose VM is being booted for ctr."""
+    name = current.name("begun")
+    command = current.command("run", "-d", "--runtime", RUNTIME, IMAGE, name, "sleep", "1000")
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        try:
+            deadline = time.monotonic() + 20
+            while not any("qemu-system" in line for line in current.find_traces(name)):
+                assert time.monotonic() < deadline
+            yield name, process
+        finally:
+            process.wait(60)
+            current.run("tasks", "delete", "--force", name)
+            current.run("containers", "rm", name)
+
+
+def test_a_create_that_is_repeated_joins_the_one_under_way(current: Containerd) -> None:
+    with _begin(current) as (name, process):
+        request = task.CreateTaskRequest(id=name, bundle=str(find_bundle(current, name)))
+        with pytest.raises(DeadlineError):
+            call_shim(current, name, "Create", request, task.PidResponse, timeout=0.05)
+        answer = call_shim(current, name, "Create", request, task.PidResponse)
+
+        assert process.wait(60) == 0
+        assert answer.pid == current.find_pid(name)
+
+
+def test_a_create_is_undone_as_a_whole_by_a_delete(current: Containerd) -> None:
+    with _begin(current) as (name, process):
+        gone = call_shim(current, name, "Delete", task.ProcessRequest(id=name), task.DeleteResponse)
+        _, errors = process.communicate(timeout=60)
+
+        assert gone.exit_status == 137
+        assert process.returncode
+        assert b"was deleted while it was created" in errors
+    assert not current.find_traces(name)
 
 
 def test_a_start_whose_client_ran_out_of_time_goes_on(current: Containerd, sleeper: str) -> None:
