@@ -6,10 +6,10 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 
-from kata.agent.port import Port, find_port
+from kata.agent.port import AnyProtocol, Port, find_port
 from kata.errors import ConfigError, HostError
 
-MakeProtocol = Callable[[], asyncio.Protocol]
+MakeProtocol = Callable[[], AnyProtocol]
 
 
 async def serve(address: str, make_protocol: MakeProtocol) -> None:

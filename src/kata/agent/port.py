@@ -14,9 +14,15 @@ from kata.errors import HostError
 
 _SYSFS = "/sys/class/virtio-ports"
 _READ = 1 << 18
+_PORTION = 1 << 14
+_PAGE = 4096
+_BATCH = 8 * _PAGE
 _HIGH_WATER = 1 << 16
 _LOOK_AGAIN = 1.0  # seconds
 _LINGER = 0.05  # seconds
+
+AnyProtocol = asyncio.Protocol | asyncio.BufferedProtocol
+"""What serves a visit: bytes are handed to it, or received into its memory."""
 
 
 def find_port(number: int) -> str:
@@ -36,7 +42,7 @@ def find_port(number: int) -> str:
 class PortTransport(asyncio.Transport):
     """One host's visit at a port. It ends when the host goes; the descriptor stays open for the next one."""
 
-    def __init__(self, descriptor: int, protocol: asyncio.Protocol) -> None:
+    def __init__(self, descriptor: int, protocol: AnyProtocol) -> None:
         super().__init__()
         self._loop = asyncio.get_running_loop()
         self._descriptor = descriptor
@@ -97,30 +103,42 @@ class PortTransport(asyncio.Transport):
             self._loop.remove_writer(self._descriptor)
 
     def _receive(self) -> None:
-        """Read a batch: the kernel gives a page at a time, and frames are often larger."""
-        batch = bytearray()
-        gone = False
-        while len(batch) < _READ:
-            try:
-                data = os.read(self._descriptor, _READ)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno != errno.EINTR:
-                    gone = True
-                    break
-                continue
-            if not data:
-                gone = True
-                break
-            batch += data
-        if batch:
-            self._protocol.data_received(bytes(batch))
+        protocol = self._protocol
+        if isinstance(protocol, asyncio.BufferedProtocol):
+            count, gone = self._fill(memoryview(protocol.get_buffer(-1))[:_READ])
+            if count:
+                protocol.buffer_updated(count)
+        else:
+            buffer = bytearray(_PORTION)
+            count, gone = self._fill(memoryview(buffer))
+            if count:
+                protocol.data_received(bytes(buffer[:count]))
         if gone:
             # The news that a host has come back takes another way than its bytes and may be later: those just read
             # can be the first of the next host. So a short absence is none.
             self.pause_reading()
             self._loop.call_later(_LINGER, self._end_unless_back)
+
+    def _fill(self, buffer: memoryview) -> tuple[int, bool]:
+        """Read what there is. Return how much, and whether the host is gone.
+
+        The host fills pages, and a read of any size gives what is in one of them; a vector of pages gives more at once.
+        """
+        count = 0
+        while count < len(buffer):
+            pages = [buffer[at : at + _PAGE] for at in range(count, min(len(buffer), count + _BATCH), _PAGE)]
+            try:
+                got = os.readv(self._descriptor, pages)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.EINTR:
+                    return count, True
+                continue
+            if not got:
+                return count, True
+            count += got
+        return count, False
 
     def _end_unless_back(self) -> None:
         if has_host(self._descriptor):
@@ -172,7 +190,7 @@ class Port:
         self._changes.close()
         os.close(self._descriptor)
 
-    async def serve(self, make_protocol: Callable[[], asyncio.Protocol]) -> None:
+    async def serve(self, make_protocol: Callable[[], AnyProtocol]) -> None:
         """Serve one host after the other, each with a fresh protocol, for ever."""
         while True:
             await self._wait_for_host()

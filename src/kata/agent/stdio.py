@@ -12,6 +12,8 @@ import struct
 import termios
 
 from kata.errors import StateError
+from kata.protocol.protobuf import Buffer
+from kata.sys.pipe import count_readable, enlarge_pipe
 
 MAX_READ = 1 << 20
 _DRAIN = 0.5  # seconds; how long upstream's agent waits for output that survives the process
@@ -39,7 +41,7 @@ class Output:
             grace: float | None = None
             while not self.ended:
                 try:
-                    data = os.read(self._descriptor, min(size, MAX_READ))
+                    data = os.read(self._descriptor, count_readable(self._descriptor, min(size, MAX_READ)))
                 except BlockingIOError:
                     if self._exited and grace is None:
                         grace = _DRAIN
@@ -102,7 +104,7 @@ class Input:
         self._closed = False
         self._wake: asyncio.Event | None = None
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: Buffer) -> None:
         """Write all of it, waiting while the pipe is full. Calls write in the order in which they were made.
 
         Raise StateError when stdin is closed, here or by the process.
@@ -168,7 +170,7 @@ class Pipes:
             for _ in range(3):
                 ends.extend(os.pipe2(os.O_CLOEXEC))
             for descriptor in ends[::2]:
-                _set_capacity(descriptor, capacity)
+                enlarge_pipe(descriptor, capacity)
         except OSError:
             for descriptor in ends:
                 os.close(descriptor)
@@ -194,14 +196,6 @@ class Pipes:
         self.stdin.release()
         self.stdout.close()
         self.stderr.close()
-
-
-def _set_capacity(descriptor: int, capacity: int) -> None:
-    if capacity:
-        try:
-            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, capacity)
-        except PermissionError:  # over /proc/sys/fs/pipe-max-size without CAP_SYS_RESOURCE
-            return
 
 
 class Terminal:

@@ -22,8 +22,11 @@ from kata.errors import ProtocolError, UsageError
 TYPE_CHECKING = False  # importing typing costs 5 ms, which each process of each pod would pay
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, ClassVar, Self, dataclass_transform
+    from typing import Any, ClassVar, Self, TypeAlias, dataclass_transform
+
+    Buffer: TypeAlias = bytes | bytearray | memoryview
 else:
+    Buffer = bytes
 
     def dataclass_transform(**_: object) -> object:
         return lambda decorated: decorated
@@ -108,6 +111,7 @@ _INTEGERS: dict[str, Callable[[int], Any]] = {
 _DEFAULTS: dict[str, Any] = {
     "string": "",
     "bytes": b"",
+    "bulk": b"",
     "int32": 0,
     "int64": 0,
     "uint32": 0,
@@ -124,6 +128,14 @@ def string(number: int, *, optional: bool = False) -> Any:
 def raw(number: int) -> Any:
     """Declare a field of the protobuf type `bytes`."""
     return Field(number, "bytes")
+
+
+def bulk(number: int) -> Any:
+    """Declare a field of the protobuf type `bytes` that may be large, and so is copied neither way.
+
+    Encoded it is a part of its own; decoded from a memoryview it is a view of that.
+    """
+    return Field(number, "bulk")
 
 
 def boolean(number: int, *, optional: bool = False) -> Any:
@@ -213,7 +225,12 @@ class Message:
 
     def encode(self) -> bytes:
         """Return the wire form. Fields are in the order of their declaration."""
+        return b"".join(self.encode_parts())
+
+    def encode_parts(self) -> list[Buffer]:
+        """Return the wire form in parts: the values of `bulk` fields are theirs, as they are."""
         out = bytearray()
+        parts: list[Buffer] = [out]
         own = self.__dict__
         for field in self.FIELDS.values():
             value = own.get(field.name)
@@ -225,17 +242,22 @@ class Message:
                 _write_list(out, field, value)
             elif value or field.optional or field.kind == "message":
                 out += field.tag
-                _write(out, field, value)
-        return bytes(out)
+                if field.kind == "bulk":
+                    out += _encode_varint(len(value))
+                    out = bytearray()
+                    parts += (value, out)
+                else:
+                    _write(out, field, value)
+        return parts
 
     @classmethod
-    def decode(cls, data: bytes) -> Self:
+    def decode(cls, data: Buffer) -> Self:
         """Read a message. Raise ProtocolError where the bytes are not one; unknown fields are skipped."""
         new = cls()
         new._merge(data, 0, len(data), 0)
         return new
 
-    def _merge(self, data: bytes, at: int, end: int, depth: int) -> None:
+    def _merge(self, data: Buffer, at: int, end: int, depth: int) -> None:
         if depth > _MAX_DEPTH:
             raise ProtocolError(f"{type(self).__name__} is nested deeper than {_MAX_DEPTH} messages")
         fields = self.FIELDS
@@ -270,7 +292,7 @@ class Message:
         else:
             self.__dict__[field.name] = value
 
-    def _take_bytes(self, field: Field, data: bytes, at: int, end: int, depth: int) -> None:
+    def _take_bytes(self, field: Field, data: Buffer, at: int, end: int, depth: int) -> None:
         kind = field.kind
         if kind == "map":
             key, value = _read_entry(field, data, at, end, depth)
@@ -282,7 +304,12 @@ class Message:
             inner._merge(data, at, end, depth + 1)  # noqa: SLF001 - the same class
             self._take(field, inner)
         elif field.load is None:
-            self._take(field, _read_text(self, field, data[at:end]) if kind == "string" else data[at:end])
+            value = data[at:end]
+            if kind == "string":
+                value = _read_text(self, field, value)
+            elif kind == "bytes":
+                value = bytes(value)
+            self._take(field, value)
         elif field.repeated:
             while at < end:
                 number, at = _read_varint(data, at, end)
@@ -295,14 +322,14 @@ def encode_bytes_head(of: type[Message], name: str, size: int) -> bytes:
     return tag + _encode_varint(size)
 
 
-def _read_text(owner: Message, field: Field, data: bytes) -> str:
+def _read_text(owner: Message, field: Field, data: Buffer) -> str:
     try:
-        return data.decode()
+        return str(data, "utf-8")
     except UnicodeDecodeError as error:
         raise ProtocolError(f"{type(owner).__name__}.{field.name} is not UTF-8") from error
 
 
-def _read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+def _read_varint(data: Buffer, at: int, end: int) -> tuple[int, int]:
     value = shift = 0
     while at < end:
         byte = data[at]
@@ -316,7 +343,7 @@ def _read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     raise ProtocolError("a protobuf message ends inside a varint")
 
 
-def _read_entry(field: Field, data: bytes, at: int, end: int, depth: int) -> tuple[str, Any]:
+def _read_entry(field: Field, data: Buffer, at: int, end: int, depth: int) -> tuple[str, Any]:
     value = field.value
     assert value is not None
     entry = _Entry(value)
@@ -344,7 +371,7 @@ def _write(out: bytearray, field: Field, value: Any) -> None:
         data = _encode_text(field, value)
     elif kind == "message":
         data = value.encode()
-    elif kind == "bytes":
+    elif kind in ("bytes", "bulk"):
         data = value
     else:
         out += _encode_varint(int(value) & _MASK64)

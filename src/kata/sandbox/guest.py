@@ -9,7 +9,7 @@ from kata.errors import Code, GuestError
 from kata.protocol.messages import agent as wire
 from kata.protocol.messages import forward, health, inspect, types
 from kata.protocol.messages.types import Empty
-from kata.protocol.protobuf import Message
+from kata.protocol.protobuf import Buffer, Message
 from kata.transport.ttrpc import Client
 
 SERVICE = "grpc.AgentService"
@@ -83,7 +83,7 @@ class Guest:
             raise GuestError(f"agent answered the exit code {status} for process {exec_id} of container {container}")
         return status
 
-    async def read_stream(self, container: str, exec_id: str, stream: str, size: int) -> bytes:
+    async def read_stream(self, container: str, exec_id: str, stream: str, size: int) -> Buffer:
         """Wait for output of `Stdout` or `Stderr`: at most `size` bytes, none at the end of the stream."""
         request = wire.ReadStreamRequest(container_id=container, exec_id=exec_id, len=size)
         try:
@@ -96,7 +96,7 @@ class Guest:
             raise GuestError(f"agent answered {len(data)} bytes of {stream}, more than the {size} asked for")
         return data
 
-    async def write_stdin(self, container: str, exec_id: str, data: bytes) -> None:
+    async def write_stdin(self, container: str, exec_id: str, data: Buffer) -> None:
         request = wire.WriteStreamRequest(container_id=container, exec_id=exec_id, data=data)
         await self._call("WriteStdin", request, wire.WriteStreamResponse, timeout=None)
 

@@ -11,6 +11,8 @@ import stat
 from collections.abc import Callable, Coroutine
 
 from kata.errors import KataError
+from kata.protocol.protobuf import Buffer
+from kata.sys.pipe import count_readable, enlarge_pipe
 
 CHUNK = 1 << 20
 """Bytes asked of the agent at a time: the size to which the agent enlarges a process's pipes."""
@@ -44,6 +46,7 @@ class Endpoint:
             return
         os.close(self._descriptor)
         self._descriptor = anew
+        enlarge_pipe(anew, CHUNK)
 
     async def read(self) -> bytes:
         """Return some bytes, none at the end of the stream."""
@@ -53,13 +56,13 @@ class Endpoint:
                     await self._wait(writing=False)
                 if self._socket is not None:
                     return self._socket.recv(CHUNK, socket.MSG_DONTWAIT)
-                return os.read(self._descriptor, CHUNK)
+                return os.read(self._descriptor, count_readable(self._descriptor, CHUNK))
             except BlockingIOError:
                 await self._wait(writing=False)
             except OSError:  # EIO: the other end of a terminal is closed
                 return b""
 
-    async def write(self, data: bytes) -> bool:
+    async def write(self, data: Buffer) -> bool:
         """Write all of it, waiting as long as the reader takes. Return False where nobody reads any more."""
         view = memoryview(data)
         while view:
@@ -140,7 +143,7 @@ class Stdio:
 class Pump:
     """Moves one output stream from the guest to the host and says when it is idle."""
 
-    def __init__(self, read: Callable[[int], Coroutine[None, None, bytes]], to: Endpoint) -> None:
+    def __init__(self, read: Callable[[int], Coroutine[None, None, Buffer]], to: Endpoint) -> None:
         self._read = read
         self._to = to
         self.waiting_since: float | None = None

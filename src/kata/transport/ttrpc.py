@@ -2,17 +2,18 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from kata.errors import Code, DeadlineError, GuestError, KataError, ProtocolError
-from kata.protocol.protobuf import Message
+from kata.protocol.protobuf import Buffer, Message
 from kata.protocol.text import clean_text
 from kata.protocol.ttrpc.engine import Answer, Call, ClientEngine, ServerEngine
 
 Reply = TypeVar("Reply", bound=Message)
 
 _MAX_CALLS = 512
+_LARGE = 1 << 14
 
 
 class Method(NamedTuple):
@@ -30,7 +31,7 @@ Services = Mapping[str, Mapping[str, Method]]
 """Methods by service name and method name."""
 
 
-class Client(asyncio.Protocol):
+class Client(asyncio.BufferedProtocol):
     """A ttrpc client. `peer` names the other end in errors; `lost` becomes set when the connection is gone."""
 
     def __init__(self, peer: str) -> None:
@@ -45,9 +46,12 @@ class Client(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the signature of asyncio
+        return self._engine.get_buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
         try:
-            answers = self._engine.receive(data)
+            answers = self._engine.advance(nbytes)
         except ProtocolError as error:
             self._reason = error
             assert self._transport is not None
@@ -82,10 +86,10 @@ class Client(asyncio.Protocol):
         """
         if self._transport is None or self.lost.is_set():
             raise self.describe_loss()
-        stream, data = self._engine.request(service, method, request.encode(), timeout)
+        stream, parts = self._engine.request_parts(service, method, request.encode_parts(), timeout)
         waiting = asyncio.get_running_loop().create_future()
         self._waiting[stream] = waiting
-        self._transport.write(data)
+        _send(self._transport, parts)
         try:
             async with asyncio.timeout(timeout):
                 answer = await waiting
@@ -101,6 +105,24 @@ class Client(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+
+def _send(transport: asyncio.Transport, parts: Iterable[Buffer]) -> None:
+    """Write one frame. `writelines` would join the parts into a copy."""
+    small = bytearray()
+    for part in parts:
+        if len(part) < _LARGE:
+            small += part
+        else:
+            transport.write(bytes(small))
+            transport.write(part)
+            small.clear()
+    if small:
+        transport.write(bytes(small))
+
+
+def _refuse(stream: int, code: int, message: str) -> list[Buffer]:
+    return [ServerEngine.refuse(stream, code, message)]
 
 
 def _find_code(number: int) -> Code:
@@ -127,7 +149,7 @@ async def connect_socket(sock: socket.socket, peer: str) -> Client:
     return client
 
 
-class ServerConnection(asyncio.Protocol):
+class ServerConnection(asyncio.BufferedProtocol):
     """One client of a server. Each call runs as a task; reading pauses while too many are under way."""
 
     def __init__(
@@ -146,11 +168,14 @@ class ServerConnection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the signature of asyncio
+        return self._engine.get_buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
         assert self._transport is not None
         clients = self._engine.clients
         try:
-            calls = self._engine.receive(data)
+            calls = self._engine.advance(nbytes)
         except ProtocolError:
             self._transport.abort()
             return
@@ -187,19 +212,17 @@ class ServerConnection(asyncio.Protocol):
 
     async def _serve(self, call: Call) -> None:
         try:
-            data = ServerEngine.respond(call.stream, (await self._run(call)).encode())
+            parts = ServerEngine.respond_parts(call.stream, (await self._run(call)).encode_parts())
         except KataError as error:
-            data = ServerEngine.refuse(call.stream, error.code, str(error))
+            parts = _refuse(call.stream, error.code, str(error))
         except TimeoutError:
-            data = ServerEngine.refuse(
-                call.stream, Code.DEADLINE_EXCEEDED, f"{call.method} took longer than its timeout"
-            )
+            parts = _refuse(call.stream, Code.DEADLINE_EXCEEDED, f"{call.method} took longer than its timeout")
         except Exception as error:  # noqa: BLE001 - the dispatcher is one of the two edges where errors end
             if self._on_error is not None:
                 self._on_error(call, error)
-            data = ServerEngine.refuse(call.stream, Code.INTERNAL, f"{call.method}: {type(error).__name__}: {error}")
+            parts = _refuse(call.stream, Code.INTERNAL, f"{call.method}: {type(error).__name__}: {error}")
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+            _send(self._transport, parts)
 
     async def _run(self, call: Call) -> Message:
         method = self._services.get(call.service, {}).get(call.method)

@@ -44,7 +44,7 @@ GOLDEN = """\
 -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
 -machine q35,memory-backend=ram,hpet=off,sata=off,smbus=off,usb=off,graphics=off,vmport=off,dump-guest-core=off
 -accel tcg,thread=multi,tb-size=128
--cpu max,la57=off
+-cpu max,la57=off,erms=off
 -smp 2
 -m size=256M
 -object memory-backend-memfd,id=ram,size=256M,share=on

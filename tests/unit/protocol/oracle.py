@@ -53,6 +53,7 @@ _SCALARS: dict[str, st.SearchStrategy[Any]] = {
     **_INTEGERS,
     "bool": st.booleans(),
     "bytes": st.binary(max_size=20),
+    "bulk": st.binary(max_size=20),
     "string": st.text(st.characters(codec="utf-8"), max_size=12),
 }
 _Proto = descriptor_pb2.FieldDescriptorProto
@@ -63,6 +64,7 @@ _TYPES = {
     "uint64": _Proto.TYPE_UINT64,
     "bool": _Proto.TYPE_BOOL,
     "bytes": _Proto.TYPE_BYTES,
+    "bulk": _Proto.TYPE_BYTES,
     "string": _Proto.TYPE_STRING,
     "message": _Proto.TYPE_MESSAGE,
 }

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kata.errors import Code, KataError, ProtocolError
+from kata.protocol.messages.agent import ReadStreamResponse
 from kata.protocol.ttrpc.engine import ClientEngine, ServerEngine
-from kata.protocol.ttrpc.frame import MAX_PAYLOAD, Frame, FrameDecoder, Kind
+from kata.protocol.ttrpc.frame import MAX_PAYLOAD, PORTION, Frame, FrameDecoder, Kind
 from kata.protocol.ttrpc.messages import Request, Response, Status
 
 frames = st.builds(Frame, st.integers(0, 2**32 - 1), st.integers(0, 255), st.integers(0, 255), st.binary(max_size=60))
@@ -27,6 +28,37 @@ def test_where_the_bytes_are_cut_does_not_matter(sent: list[Frame], step: int) -
     received = [frame for at in range(0, len(wire), step) for frame in decoder.feed(wire[at : at + step])]
 
     assert received == sent
+
+
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, PORTION - 1, PORTION, 3 * PORTION]), max_size=4), step=st.integers(1, 90000)
+)
+def test_frames_received_into_the_decoders_memory_are_those_sent(sizes: list[int], step: int) -> None:
+    sent = [Frame(number, 1, 0, bytes([number + 1]) * size) for number, size in enumerate(sizes)]
+    wire = b"".join(frame.encode() for frame in sent)
+    decoder = FrameDecoder()
+
+    received = []
+    while wire:
+        buffer = decoder.get_buffer()
+        part = wire[: min(step, len(buffer))]
+        buffer[: len(part)] = part
+        received += decoder.advance(len(part))
+        wire = wire[len(part) :]
+
+    assert received == sent
+
+
+def test_a_large_payload_is_sent_as_it_is_and_arrives_in_the_memory_it_was_received_into() -> None:
+    output = bytes(PORTION)
+    parts = ServerEngine.respond_parts(5, ReadStreamResponse(data=output).encode_parts())
+    [answer] = ClientEngine().receive(b"".join(parts))
+
+    assert any(part is output for part in parts)
+    data = ReadStreamResponse.decode(answer.payload).data
+    assert isinstance(data, memoryview)
+    assert data.obj is memoryview(answer.payload).obj
+    assert data == output
 
 
 def test_an_oversized_frame_is_refused_before_its_payload_arrives() -> None:

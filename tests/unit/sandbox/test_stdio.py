@@ -1,4 +1,5 @@
 import asyncio
+import fcntl
 import os
 import pty
 import socket
@@ -250,6 +251,7 @@ async def test_a_pump_asks_the_guest_for_one_piece_ahead_and_no_more_while_the_r
     asked = 0
     reading, writing = os.pipe()
     endpoint = Endpoint(writing, writing=True)
+    fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, 1 << 16)  # as a host does that lets nobody have larger ones
 
     async def read(size: int) -> bytes:
         nonlocal asked

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from kata.errors import Code, DeadlineError, GuestError, NotFoundError, ProtocolError
-from kata.protocol.protobuf import Message
+from kata.protocol.protobuf import Buffer, Message
 from kata.protocol.ttrpc.engine import Call, ClientEngine
 from kata.protocol.ttrpc.frame import Frame, Kind
 from kata.protocol.ttrpc.messages import KeyValue
@@ -160,8 +160,8 @@ async def test_an_unknown_method_is_unimplemented(service: str) -> None:
 
 async def test_a_request_that_cannot_be_read_is_refused_and_the_connection_lives_on() -> None:
     class Garbage(Message):
-        def encode(self) -> bytes:
-            return b"\x0a\x7f"
+        def encode_parts(self) -> list[Buffer]:
+            return [b"\x0a\x7f"]
 
     async with connect(Handlers()) as (client, _):
         with pytest.raises(GuestError, match="ends inside field 1") as caught:

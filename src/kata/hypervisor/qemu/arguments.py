@@ -32,8 +32,9 @@ SECCOMP = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 # Turning off what costs start-up time or attack surface and is in no container's way.
 _MACHINE_OFF = ("hpet", "sata", "smbus", "usb", "graphics", "vmport", "dump-guest-core")
 
-# Five-level page tables make every walk of the emulated TLB longer.
-_TCG_CPU = "max,la57=off"
+# Five-level page tables make every walk of the emulated TLB longer. With ERMS kernel and C library copy by `rep movsb`,
+# which TCG carries out byte by byte.
+_TCG_CPU = "max,la57=off,erms=off"
 
 # The emulated TSC is the host's, so the clock that the kernel would watch it by is the worse one: a busy host loses
 # timer interrupts, and a guest that then trusts jiffies runs slow. Mitigations are translated like other code into

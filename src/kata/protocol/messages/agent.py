@@ -8,8 +8,10 @@ from __future__ import annotations
 from kata.protocol.messages.oci import LinuxResources, Process, Spec
 from kata.protocol.messages.types import ARPNeighbor, Interface, Route
 from kata.protocol.protobuf import (
+    Buffer,
     Message,
     boolean,
+    bulk,
     int32,
     int64,
     message,
@@ -154,7 +156,7 @@ class StatsContainerResponse(Message):
 class WriteStreamRequest(Message):
     container_id: str = string(1)
     exec_id: str = string(2)
-    data: bytes = raw(3)
+    data: Buffer = bulk(3)
 
 
 class WriteStreamResponse(Message):
@@ -168,7 +170,7 @@ class ReadStreamRequest(Message):
 
 
 class ReadStreamResponse(Message):
-    data: bytes = raw(1)
+    data: Buffer = bulk(1)
 
 
 class CloseStdinRequest(Message):

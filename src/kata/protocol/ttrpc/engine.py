@@ -6,10 +6,14 @@ from collections import namedtuple
 
 from kata.errors import Code, KataError, ProtocolError
 from kata.protocol.protobuf import encode_bytes_head
-from kata.protocol.ttrpc.frame import MAX_PAYLOAD, Frame, FrameDecoder, Kind, encode_frame
+from kata.protocol.ttrpc.frame import MAX_PAYLOAD, Frame, FrameDecoder, Kind, encode_head
 from kata.protocol.ttrpc.messages import Request, Response, Status
 
 TYPE_CHECKING = False  # typing.NamedTuple would cost each command of each pod 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from kata.protocol.protobuf import Buffer
 
 
 class Call(namedtuple("Call", ("stream", "service", "method", "payload", "timeout"))):  # noqa: PYI024 - see above
@@ -20,7 +24,7 @@ class Call(namedtuple("Call", ("stream", "service", "method", "payload", "timeou
         stream: int
         service: str
         method: str
-        payload: bytes
+        payload: Buffer
         timeout: float | None
 
 
@@ -32,7 +36,7 @@ class Answer(namedtuple("Answer", ("stream", "code", "message", "payload"))):  #
         stream: int
         code: int
         message: str
-        payload: bytes
+        payload: Buffer
 
 
 class ClientEngine:
@@ -42,20 +46,40 @@ class ClientEngine:
         self._next = 1
         self._frames = FrameDecoder()
 
-    def request(self, service: str, method: str, payload: bytes, timeout: float | None) -> tuple[int, bytes]:
+    def request(self, service: str, method: str, payload: Buffer, timeout: float | None) -> tuple[int, bytes]:
         """Return the stream id and the bytes to send. `timeout` is in seconds."""
-        stream, self._next = self._next, self._next + 2
-        nanoseconds = int(timeout * 1e9) if timeout else 0
-        body = Request(service=service, method=method, payload=payload, timeout_nano=nanoseconds).encode()
-        if len(body) > MAX_PAYLOAD:
-            raise KataError(
-                f"{service}/{method}: a request of {len(body)} bytes is over ttrpc's limit of {MAX_PAYLOAD}"
-            )
-        return stream, Frame(stream, Kind.REQUEST, 0, body).encode()
+        stream, parts = self.request_parts(service, method, (payload,), timeout)
+        return stream, b"".join(parts)
 
-    def receive(self, data: bytes) -> list[Answer]:
+    def request_parts(
+        self, service: str, method: str, payload: Sequence[Buffer], timeout: float | None
+    ) -> tuple[int, list[Buffer]]:
+        """Return the stream id and what to send in parts: those of `payload` are in it as they are."""
+        nanoseconds = int(timeout * 1e9) if timeout else 0
+        size = sum(map(len, payload))
+        head = Request(service=service, method=method).encode() + _encode_payload_head(Request, size)
+        tail = Request(timeout_nano=nanoseconds).encode()
+        total = len(head) + size + len(tail)
+        if total > MAX_PAYLOAD:
+            raise KataError(f"{service}/{method}: a request of {total} bytes is over ttrpc's limit of {MAX_PAYLOAD}")
+        stream, self._next = self._next, self._next + 2
+        return stream, [encode_head(stream, Kind.REQUEST, total) + head, *payload, tail]
+
+    def get_buffer(self) -> memoryview:
+        """Return where the next bytes are to be received; then call `advance`."""
+        return self._frames.get_buffer()
+
+    def advance(self, size: int) -> list[Answer]:
+        """Return the answers that the first `size` bytes of the buffer complete. Raise ProtocolError."""
+        return self._read(self._frames.advance(size))
+
+    def receive(self, data: Buffer) -> list[Answer]:
+        """Return the answers that `data` completes. Raise ProtocolError."""
+        return self._read(self._frames.feed(data))
+
+    def _read(self, frames: Iterable[Frame]) -> list[Answer]:
         answers = []
-        for frame in self._frames.feed(data):
+        for frame in frames:
             if frame.kind != Kind.RESPONSE:
                 raise ProtocolError(f"ttrpc server sent a frame of kind {frame.kind} on stream {frame.stream}")
             response = Response.decode(frame.payload)
@@ -77,9 +101,21 @@ class ServerEngine:
         self._last = 0
         self._frames = FrameDecoder()
 
-    def receive(self, data: bytes) -> list[Call]:
+    def get_buffer(self) -> memoryview:
+        """Return where the next bytes are to be received; then call `advance`."""
+        return self._frames.get_buffer()
+
+    def advance(self, size: int) -> list[Call]:
+        """Return the calls that the first `size` bytes of the buffer complete. Raise ProtocolError."""
+        return self._read(self._frames.advance(size))
+
+    def receive(self, data: Buffer) -> list[Call]:
+        """Return the calls that `data` completes. Raise ProtocolError."""
+        return self._read(self._frames.feed(data))
+
+    def _read(self, frames: Iterable[Frame]) -> list[Call]:
         calls: list[Call] = []
-        for frame in self._frames.feed(data):
+        for frame in frames:
             if frame.kind != Kind.REQUEST:
                 raise ProtocolError(f"ttrpc client sent a frame of kind {frame.kind} on stream {frame.stream}")
             if self._shared and self._last and frame.stream == 1:
@@ -95,14 +131,24 @@ class ServerEngine:
         return calls
 
     @staticmethod
-    def respond(stream: int, payload: bytes) -> bytes:
-        # The payload may be a megabyte of output, so the envelope is put round it without encoding it again.
-        head = encode_bytes_head(Response, "payload", len(payload)) if payload else b""
-        size = len(head) + len(payload)
-        if size > MAX_PAYLOAD:
-            return ServerEngine.refuse(stream, Code.RESOURCE_EXHAUSTED, f"response of {size} bytes is too large")
-        return encode_frame(stream, Kind.RESPONSE, head, payload)
+    def respond(stream: int, payload: Buffer) -> bytes:
+        """Return the frame of a response."""
+        return b"".join(ServerEngine.respond_parts(stream, (payload,)))
+
+    @staticmethod
+    def respond_parts(stream: int, payload: Sequence[Buffer]) -> list[Buffer]:
+        """Return the frame of a response in parts: those of `payload` are in it as they are."""
+        size = sum(map(len, payload))
+        head = _encode_payload_head(Response, size)
+        total = len(head) + size
+        if total > MAX_PAYLOAD:
+            return [ServerEngine.refuse(stream, Code.RESOURCE_EXHAUSTED, f"response of {total} bytes is too large")]
+        return [encode_head(stream, Kind.RESPONSE, total) + head, *payload]
 
     @staticmethod
     def refuse(stream: int, code: int, message: str) -> bytes:
         return Frame(stream, Kind.RESPONSE, 0, Response(status=Status(code=code, message=message)).encode()).encode()
+
+
+def _encode_payload_head(envelope: type[Request | Response], size: int) -> bytes:
+    return encode_bytes_head(envelope, "payload", size) if size else b""

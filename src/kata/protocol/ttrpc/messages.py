@@ -5,7 +5,7 @@ Source: request.proto of github.com/containerd/ttrpc, google/rpc/status.proto.
 
 from __future__ import annotations
 
-from kata.protocol.protobuf import Message, int32, int64, message, raw, repeated, string
+from kata.protocol.protobuf import Buffer, Message, bulk, int32, int64, message, repeated, string
 
 
 class KeyValue(Message):
@@ -16,7 +16,7 @@ class KeyValue(Message):
 class Request(Message):
     service: str = string(1)
     method: str = string(2)
-    payload: bytes = raw(3)
+    payload: Buffer = bulk(3)
     timeout_nano: int = int64(4)
     metadata: list[KeyValue] = repeated(5, KeyValue)
 
@@ -28,4 +28,4 @@ class Status(Message):
 
 class Response(Message):
     status: Status | None = message(1, Status)
-    payload: bytes = raw(2)
+    payload: Buffer = bulk(2)
