@@ -131,6 +131,7 @@ def test_a_member_of_a_pod_gets_the_address_of_the_pods_shim_and_no_daemon_of_it
 
     assert done.stdout == make_address(str(bundle / "c.sock"), "unit", "the-pod")
     assert not (bundle / "shim.pid").exists()
+    assert not set(done.stderr.split()) & _FORBIDDEN
 
 
 def test_start_takes_no_more_cpu_than_its_budget_over_an_empty_interpreter(bundle: Path) -> None:
