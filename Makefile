@@ -63,7 +63,7 @@ test-unit: $(VENV)/complete
 	$(PYTEST) tests/unit
 
 test-guest: $(VENV)/complete
-	$(PYTEST) $(wildcard tests/guest tests/faults tests/podman tests/containerd tests/crio tests/nerdctl tests/docker)
+	$(PYTEST) $(wildcard tests/guest tests/faults tests/podman tests/containerd tests/cri tests/crio tests/nerdctl tests/docker)
 
 check: lint test-unit ## lint, types, layers, unit tests: no VM
 

@@ -52,6 +52,22 @@ class Done:
     err: str
 
 
+def write_shim(place: Path) -> Path:
+    """Write a launcher of this tree's shim, in a directory for PATH below `place`, and return its path."""
+    shim = place / "bin/containerd-shim-kata-v2"
+    shim.parent.mkdir(parents=True)
+    shim.write_text(_LAUNCHER.format(source=str(_TREE / "src")))
+    shim.chmod(0o755)
+    return shim
+
+
+def write_kata_configuration(place: Path, image: Path) -> Path:
+    """Write the runtime's configuration with the guest's `image` and return its path."""
+    configuration = place / "kata.toml"
+    configuration.write_text(_KATA.format(kernel=_ARTEFACTS / "vmlinuz.container", image=image))
+    return configuration
+
+
 class Containerd:
     """One daemon of some version. `token` is in the name of each container, and of its namespace."""
 
@@ -62,17 +78,13 @@ class Containerd:
         self.token = token
         self.address = f"{place}/c.sock"
         self._count = 0
-        binaries = place / "bin"
-        binaries.mkdir(parents=True)
-        shim = binaries / "containerd-shim-kata-v2"
-        shim.write_text(_LAUNCHER.format(source=str(_TREE / "src")))
-        shim.chmod(0o755)
+        shim = write_shim(place)
         (place / "config.toml").write_text(_CONFIG.format(place=place) + more)
-        (place / "kata.toml").write_text(_KATA.format(kernel=_ARTEFACTS / "vmlinuz.container", image=image))
+        configuration = write_kata_configuration(place, image)
         self._environment = {
             **os.environ,
-            "PATH": f"{binaries}:{os.environ['PATH']}",
-            "KATA_CONF_FILE": f"{place}/kata.toml",
+            "PATH": f"{shim.parent}:{os.environ['PATH']}",
+            "KATA_CONF_FILE": str(configuration),
         }
         self._process: subprocess.Popen[bytes] | None = None
 

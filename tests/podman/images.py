@@ -51,8 +51,8 @@ def _pack_busybox() -> bytes:
         _add(archive, tarfile.TarInfo("bin/busybox"), 0o755, Path("/bin/busybox").read_bytes())
         for applet in sorted(set(listed.stdout.split()) - {"busybox"}):
             link = tarfile.TarInfo(f"bin/{applet}")
-            link.linkname = "busybox"
-            _add(archive, link, 0o777, kind=tarfile.SYMTYPE)
+            link.linkname = "bin/busybox"
+            _add(archive, link, 0o755, kind=tarfile.LNKTYPE)
         _add(archive, tarfile.TarInfo("etc/passwd"), 0o644, _PASSWD)
         _add(archive, tarfile.TarInfo("etc/group"), 0o644, _GROUP)
     return packed.getvalue()
@@ -73,7 +73,12 @@ def build_nginx() -> Path:
     return _build_debian("nginx", "nginx-light")
 
 
-def _build_debian(name: str, packages: str) -> Path:
+def extract_debian(name: str, packages: str) -> Path:
+    """Unpack the packages (comma-separated) and those that they depend on, configure none, and return the archive."""
+    return _build_debian(name, packages, variant="extract")
+
+
+def _build_debian(name: str, packages: str, *, variant: str = "essential") -> Path:
     """Build the smallest Debian that has the packages (comma-separated)."""
     version = "-".join(_ask_version(package) for package in packages.split(","))
     target = _cached(name, packages + version)
@@ -85,7 +90,7 @@ def _build_debian(name: str, packages: str) -> Path:
                 "mmdebstrap",
                 "--quiet",
                 "--mode=root",
-                "--variant=essential",
+                f"--variant={variant}",
                 f"--include={packages}",
                 "--dpkgopt=path-exclude=/usr/share/doc/*",
                 "--dpkgopt=path-exclude=/usr/share/man/*",

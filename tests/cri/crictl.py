@@ -1,0 +1,121 @@
+"""crictl(8) as a program: pods and containers of one handler on a daemon."""
+
+import contextlib
+import json
+import secrets
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import leaks
+from containerd.daemon import Done
+from cri.daemon import CriDaemon
+from cri.images import BUSYBOX
+from peers import require_program
+
+_TIMEOUT = 120.0
+
+
+class Crictl:
+    """Drives `daemon` with the handler `handler`. `token` is in the name of each pod."""
+
+    def __init__(self, daemon: CriDaemon, handler: str) -> None:
+        self.daemon = daemon
+        self.handler = handler
+        self.token = f"k{secrets.token_hex(4)}"
+        self.logs = daemon.place / "logs"
+        self._program = require_program("cri-tools", "crictl")
+        self._configuration = daemon.place / "crictl.yaml"
+        endpoints = "".join(f"{kind}-endpoint: {daemon.address}\n" for kind in ("runtime", "image"))
+        self._configuration.write_text(f"{endpoints}timeout: {_TIMEOUT:.0f}\n")
+        self._count = 0
+
+    def command(self, *words: str) -> list[str]:
+        return [self._program, "--config", str(self._configuration), *words]
+
+    def run(self, *words: str, stdin: str | None = None) -> Done:
+        """Run crictl to its end."""
+        done = subprocess.run(
+            self.command(*words), input=stdin, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def succeed(self, *words: str, stdin: str | None = None) -> str:
+        done = self.run(*words, stdin=stdin)
+        assert done.code == 0, (words, done)
+        return done.out
+
+    def read(self, *words: str) -> dict[str, Any]:
+        """Return what a command that prints JSON tells."""
+        document = json.loads(self.succeed(words[0], "--output", "json", *words[1:]))
+        assert isinstance(document, dict)
+        return document
+
+    @contextlib.contextmanager
+    def hold_pod(self, **config: object) -> Iterator[str]:
+        """Have a pod during the block; `config` is more of its PodSandboxConfig. Yield its id."""
+        self._count += 1
+        file = self._write(
+            f"pod-{self._count}.json",
+            {
+                "metadata": {"name": f"{self.token}-{self._count}", "namespace": "default", "uid": self.token},
+                "log_directory": str(self.logs),
+                "linux": {"cgroup_parent": f"/{self.token}"},
+                **config,
+            },
+        )
+        pod = self.succeed("runp", "--runtime", self.handler, str(file)).strip()
+        try:
+            yield pod
+        finally:
+            self.run("stopp", pod)
+            self.run("rmp", "--force", pod)
+            _remove_cgroups(self.token)
+
+    def create(self, pod: str, *command: str, **config: object) -> str:
+        """Create a container of busybox and return its id; `config` is more of its ContainerConfig."""
+        self._count += 1
+        name = f"c{self._count}"
+        file = self._write(
+            f"{name}.json",
+            {
+                "metadata": {"name": name},
+                "image": {"image": BUSYBOX},
+                "command": list(command),
+                "log_path": f"{name}.log",
+                "linux": {},
+                **config,
+            },
+        )
+        newest = max(self.daemon.place.glob("pod-*.json"), key=lambda path: path.stat().st_mtime_ns)
+        return self.succeed("create", "--with-pull", pod, str(file), str(newest)).strip()
+
+    def start(self, pod: str, *command: str, **config: object) -> str:
+        """Create and start a container of busybox and return its id."""
+        container = self.create(pod, *command, **config)
+        self.succeed("start", container)
+        return container
+
+    def execute(self, container: str, *words: str, flags: tuple[str, ...] = (), stdin: str | None = None) -> Done:
+        return self.run("exec", *flags, container, *words, stdin=stdin)
+
+    def find_state(self, container: str) -> str:
+        return str(self.read("inspect", container)["status"]["state"])
+
+    def find_traces(self, pod: str) -> set[str]:
+        """Return what is on this host whose name holds the pod's id."""
+        found = leaks.find_traces(pod, Path("/run/kata"))
+        return {line for line in found if pod in line}
+
+    def _write(self, name: str, document: dict[str, object]) -> Path:
+        file = self.daemon.place / name
+        file.write_text(json.dumps(document))
+        return file
+
+
+def _remove_cgroups(name: str) -> None:
+    """Remove the pods' parent, which a kubelet would own, from each hierarchy; what is in use stays, to be found."""
+    for group in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
+        with contextlib.suppress(OSError):
+            (group / name).rmdir()

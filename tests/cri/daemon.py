@@ -1,0 +1,153 @@
+"""A containerd that serves Kubernetes' CRI with the handlers `kata` and `runc`, and its images from a registry."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from containerd.daemon import write_kata_configuration, write_shim
+from cri.images import PAUSE
+from netns import run_ip
+from peers import find_program
+from registry import Registry
+
+_START_TIMEOUT = 30.0
+_CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
+# Version 2 of the file's format: containerd 1.6 knows no other, and containerd 2 reads it too.
+# `restrict_oom_score_adj` is for runc where root lacks CAP_SYS_RESOURCE.
+_CONFIG = """
+version = 2
+root = "{place}/root"
+state = "{place}/state"
+[grpc]
+  address = "{place}/c.sock"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{place}/opt"
+[plugins."io.containerd.nri.v1.nri"]
+  disable = false
+  socket_path = "{place}/nri.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{pause}"
+  restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
+  enable_unprivileged_ports = true
+  enable_unprivileged_icmp = true
+  stats_collect_period = 1
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "{place}/hosts"
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{cni}"
+    conf_dir = "{place}/net.d"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata]
+    runtime_type = "io.containerd.kata.v2"
+    privileged_without_host_devices = true
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata.options]
+      ConfigPath = "{place}/kata.toml"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    base_runtime_spec = "{place}/runc-spec.json"
+"""
+_HOSTS = """server = "{url}"
+[host."{url}"]
+  capabilities = ["pull", "resolve"]
+"""
+_NETWORK = {
+    "cniVersion": "0.4.0",
+    "name": "kata-cri-test",
+    "plugins": [
+        {
+            "type": "bridge",
+            "bridge": "kata-cri0",
+            "isGateway": True,
+            "ipMasq": True,
+            "hairpinMode": True,
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.77.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]},
+        },
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+    ],
+}
+
+
+def find_missing() -> list[str]:
+    """Return the names of what this host lacks to serve the CRI."""
+    missing = [name for name in ("ctr", "containerd", "iptables", "runc") if shutil.which(name) is None]
+    missing += [] if Path("/usr/bin/catatonit").exists() else ["catatonit"]
+    return missing + ([] if _find_cni() else ["containernetworking-plugins"])
+
+
+class CriDaemon:
+    """One daemon with the directories in `place`, to be entered by a thread in a network namespace of the test's own.
+
+    All images come from a registry of its own, whatever host their names have.
+    """
+
+    def __init__(self, place: Path, image: Path, add_images: Callable[[Registry, Path], None]) -> None:
+        """Prepare everything. `add_images` may use the network; once the daemon is entered there is none."""
+        self.place = place
+        self.address = f"unix://{place}/c.sock"
+        self.containerd = find_program("containerd", "containerd") or "containerd"
+        self._registry = Registry()
+        add_images(self._registry, place / "layers")
+        shim = write_shim(place)
+        write_kata_configuration(place, image)
+        for name in ("hosts/_default", "net.d"):
+            (place / name).mkdir(parents=True)
+        (place / "net.d/10-test.conflist").write_text(json.dumps(_NETWORK))
+        (place / "config.toml").write_text(_CONFIG.format(place=place, pause=PAUSE, cni=_find_cni()))
+        self._environment = {
+            **os.environ,
+            "PATH": f"{shim.parent}:{Path(self.containerd).parent}:{os.environ['PATH']}",
+            "CNI_PATH": str(_find_cni()),
+        }
+        self._write_runc_spec()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _write_runc_spec(self) -> None:
+        """Base runc's containers on containerd's own spec without limits, which this host's root may not raise."""
+        done = subprocess.run(["ctr", "oci", "spec"], capture_output=True, check=True, timeout=30)
+        spec = json.loads(done.stdout)
+        spec["process"].pop("rlimits", None)
+        (self.place / "runc-spec.json").write_text(json.dumps(spec))
+
+    def __enter__(self) -> Self:
+        run_ip("link", "set", "lo", "up")
+        self._registry.__enter__()
+        (self.place / "hosts/_default/hosts.toml").write_text(_HOSTS.format(url=self._registry.url))
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start the daemon and wait until it answers."""
+        with (self.place / "containerd.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self.containerd, "--config", str(self.place / "config.toml")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+            )
+        deadline = time.monotonic() + _START_TIMEOUT
+        while not self._answers():
+            assert self._process.poll() is None, (self.place / "containerd.log").read_text()
+            assert time.monotonic() < deadline, "containerd does not answer"
+
+    def _answers(self) -> bool:
+        command = ["ctr", "--address", f"{self.place}/c.sock", "version"]
+        return subprocess.run(command, capture_output=True, check=False, timeout=_START_TIMEOUT).returncode == 0
+
+    def stop(self) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(30)
+
+    def __exit__(self, *_failure: object) -> None:
+        self.stop()
+        self._registry.__exit__()
+
+
+def _find_cni() -> Path | None:
+    return next((folder for folder in _CNI_FOLDERS if (folder / "bridge").exists()), None)
