@@ -73,9 +73,10 @@ lint: $(VENV)/complete
 	$(VENV)/bin/mypy
 	PYTHONPATH=src $(VENV)/bin/lint-imports
 
-conformance: $(VENV)/complete ## run the OCI's runtime validation, write docs/conformance.md
+conformance: $(VENV)/complete ## run the OCI's and the CRI's validation, write docs/conformance.md
 	tools/install-host-packages run conformance
 	$(VENV)/bin/python tests/conformance/runtime_tools.py --jobs 2 $(RUNTIMES)
+	$(VENV)/bin/python tests/conformance/critest.py kata runc
 
 bench: ## measure start-up, memory and throughput
 	@test -d bench || { echo "there is no bench/ yet" >&2; exit 1; }

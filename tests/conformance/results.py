@@ -1,0 +1,83 @@
+"""What a conformance suite found: kept in build/, counted in build/conformance.json, shown in docs/conformance.md."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "build"
+DOCUMENT = ROOT / "docs/conformance.md"
+OUTCOMES = ("passed", "failed", "skipped")
+Reasons = Mapping[str, Mapping[str, str]]
+"""Why a case cannot pass, by its name: `suite` for all runtimes, `vm` for this one, `host` for those of the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one case said. `outcome` is one of OUTCOMES, `seconds` its duration, `why` what it complained of."""
+
+    case: str
+    outcome: str
+    why: str
+    seconds: float
+
+
+def find_reason(reasons: Reasons, case: str, runtime: str) -> str:
+    own = reasons.get("vm" if runtime.startswith("kata") else "host", {})
+    return own.get(case) or reasons.get("suite", {}).get(case, "")
+
+
+def count(results: Iterable[Result]) -> dict[str, int]:
+    found = [result.outcome for result in results]
+    return {outcome: found.count(outcome) for outcome in OUTCOMES}
+
+
+def report(suite: str, runtime: str, results: list[Result], reasons: Reasons) -> int:
+    """Print the count and the unexplained failures; return how many those are."""
+    failed = [result for result in results if result.outcome == "failed"]
+    unexplained = [result for result in failed if not find_reason(reasons, result.case, runtime)]
+    print(f"{suite} with {runtime}: " + ", ".join(f"{number} {name}" for name, number in count(results).items()))
+    for result in unexplained:
+        print(f"  unexplained: {result.case}: {result.why}")
+    return len(unexplained)
+
+
+def record(suite: str, runtime: str, results: list[Result]) -> None:
+    """Keep the cases of this runtime, and replace its row in build/conformance.json."""
+    folder = BUILD / suite
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{runtime}.json").write_text(json.dumps([asdict(result) for result in results], indent=1))
+    table = BUILD / "conformance.json"
+    rows = json.loads(table.read_text()) if table.exists() else []
+    rows = [row for row in rows if (row["suite"], row["runtime"]) != (suite, runtime)]
+    rows.append({"suite": suite, "runtime": runtime, **count(results)})
+    table.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def write_section(suite: str, title: str, introduction: str, reasons: Reasons) -> None:
+    """Write the suite's section of the document from what is kept; the other sections stay as they are."""
+    found = {
+        path.stem: [Result(**row) for row in json.loads(path.read_text())]
+        for path in sorted(
+            (BUILD / suite).glob("*.json"), key=lambda path: (not path.stem.startswith("kata"), path.stem)
+        )
+    }
+    body = "\n".join(_list_lines(found, reasons))
+    head, *sections = DOCUMENT.read_text().split("\n## ")
+    kept = [section for section in sections if not section.startswith(f"{title}\n")]
+    mine = f"{title}\n\n{introduction}\n\n{body}\n"
+    DOCUMENT.write_text("\n## ".join([head, *sorted([*kept, mine])]))
+
+
+def _list_lines(found: dict[str, list[Result]], reasons: Reasons) -> Iterable[str]:
+    for runtime, results in found.items():
+        yield f"- `{runtime}`: " + ", ".join(f"{number} {name}" for name, number in count(results).items())
+    yield ""
+    yield "| case | " + " | ".join(f"`{runtime}`" for runtime in found) + " | why not |"
+    yield "|---|" + "---|" * (len(found) + 1)
+    outcomes = {runtime: {result.case: result.outcome for result in results} for runtime, results in found.items()}
+    for case in sorted({case for cases in outcomes.values() for case in cases}):
+        row = {runtime: cases.get(case, "not run") for runtime, cases in outcomes.items()}
+        why = [find_reason(reasons, case, runtime) for runtime, outcome in row.items() if outcome != "passed"]
+        yield f"| {case} | " + " | ".join(row.values()) + f" | {'; '.join(dict.fromkeys(filter(None, why)))} |"
