@@ -17,6 +17,7 @@ from kata.hypervisor.channel import (
 )
 from kata.hypervisor.driver import Channel
 from kata.hypervisor.spec import Device, SerialPort, Vsock
+from kata.sys.unixsocket import shorten_path
 from kata.transport.boundedlog import BoundedLog
 from kata.transport.ttrpc import Client, connect_socket, connect_unix
 
@@ -97,7 +98,8 @@ async def copy_agent_log(line: Line, path: str) -> None:
 
 async def _open_stream(line: Line) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     if not line.cid:
-        return await asyncio.open_unix_connection(find_port_socket(line.directory, LOG_PORT))
+        with shorten_path(find_port_socket(line.directory, LOG_PORT)) as short:
+            return await asyncio.open_unix_connection(short)
     connection = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     await asyncio.get_running_loop().sock_connect(connection, (line.cid, LOG_PORT))
     return await asyncio.open_connection(sock=connection)

@@ -9,6 +9,7 @@ from kata.errors import Code, DeadlineError, GuestError, KataError, ProtocolErro
 from kata.protocol.protobuf import Buffer, Message
 from kata.protocol.text import clean_text
 from kata.protocol.ttrpc.engine import Answer, Call, ClientEngine, ServerEngine
+from kata.sys.unixsocket import shorten_path
 
 Reply = TypeVar("Reply", bound=Message)
 
@@ -136,8 +137,9 @@ async def connect_unix(path: str, peer: str, *, timeout: float) -> Client:
     """Connect a client to a Unix socket. Raise GuestError when nobody listens there."""
     loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(timeout):
-            _, client = await loop.create_unix_connection(lambda: Client(peer), path)
+        with shorten_path(path) as short:
+            async with asyncio.timeout(timeout):
+                _, client = await loop.create_unix_connection(lambda: Client(peer), short)
     except (OSError, TimeoutError) as error:
         raise GuestError(f"{peer} cannot be reached at {path}: {error}", status=Code.UNAVAILABLE) from error
     return client
