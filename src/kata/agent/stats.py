@@ -80,6 +80,7 @@ def _read_memory(cgroup: Cgroup) -> MemoryStats | None:
     if not current:
         return None
     stats = parse_flat(cgroup.read("memory.stat"))
+    stats["oom_kill"] = parse_flat(cgroup.read("memory.events")).get("oom_kill", 0)
     return MemoryStats(
         cache=stats.get("file", 0),
         usage=_read_memory_data(cgroup, "memory"),

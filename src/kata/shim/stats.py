@@ -81,6 +81,7 @@ def make_metrics_v1(response: agent.StatsContainerResponse) -> metrics.MetricsV1
     """Translate to the names of cgroup v1."""
     stats = response.cgroup_stats or agent.CgroupStats()
     pids = stats.pids_stats or agent.PidsStats()
+    memory = stats.memory_stats or agent.MemoryStats()
     return metrics.MetricsV1(
         hugetlb=[
             metrics.HugetlbStatV1(usage=page.usage, max=page.max_usage, failcnt=page.failcnt, pagesize=size)
@@ -88,9 +89,10 @@ def make_metrics_v1(response: agent.StatsContainerResponse) -> metrics.MetricsV1
         ],
         pids=metrics.PidsStat(current=pids.current, limit=pids.limit),
         cpu=_make_cpu_v1(stats.cpu_stats or agent.CpuStats()),
-        memory=_make_memory_v1(stats.memory_stats or agent.MemoryStats()),
+        memory=_make_memory_v1(memory),
         blkio=_make_blkio(stats.blkio_stats or agent.BlkioStats()),
         network=_make_network(response),
+        memory_oom_control=metrics.MemoryOomControlV1(oom_kill=memory.stats.get("oom_kill", 0)),
     )
 
 

@@ -16,7 +16,7 @@ _UNLIMITED = (1 << 64) - 1
 _ENTRY = "limit=1 usage=2 max=3 failcnt=4"
 _NETWORK = "name=1 rx_bytes=2 rx_packets=3 rx_errors=4 rx_dropped=5 tx_bytes=6 tx_packets=7 tx_errors=8 tx_dropped=9"
 _PUBLISHED = {
-    metrics.MetricsV1: "hugetlb=1 pids=2 cpu=3 memory=4 blkio=5 network=7",
+    metrics.MetricsV1: "hugetlb=1 pids=2 cpu=3 memory=4 blkio=5 network=7 memory_oom_control=9",
     metrics.HugetlbStatV1: "usage=1 max=2 failcnt=3 pagesize=4",
     metrics.PidsStat: "current=1 limit=2",
     metrics.CpuStatV1: "usage=1 throttling=2",

@@ -122,6 +122,10 @@ class NetworkStat(Message):
     tx_dropped: int = uint64(9)
 
 
+class MemoryOomControlV1(Message):
+    oom_kill: int = uint64(3)
+
+
 class MetricsV1(Message):
     hugetlb: list[HugetlbStatV1] = repeated(1, HugetlbStatV1)
     pids: PidsStat | None = message(2, PidsStat)
@@ -129,6 +133,7 @@ class MetricsV1(Message):
     memory: MemoryStatV1 | None = message(4, MemoryStatV1)
     blkio: BlkioStatV1 | None = message(5, BlkioStatV1)
     network: list[NetworkStat] = repeated(7, NetworkStat)
+    memory_oom_control: MemoryOomControlV1 | None = message(9, MemoryOomControlV1)
 
 
 class CpuStatV2(Message):
