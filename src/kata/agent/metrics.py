@@ -1,28 +1,22 @@
-"""Figures of the agent and of the guest's kernel, as Prometheus text. Names are upstream's. Source: proc(5)."""
+"""Figures of the agent and of the guest's kernel, as Prometheus text. Source: proc(5).
+
+Names, labels and units are upstream's, which are not the same everywhere: sizes are in bytes but for those of
+`kata_agent_proc_status`, which are in KiB; times are in clock ticks but for `kata_guest_cpu_time`, which is in
+milliseconds.
+"""
 
 import os
-import resource
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import count
 
-from kata.sys import mount
+from kata.protocol.exposition import Family, Row, encode_families, make_family, make_gauge, make_items
+from kata.protocol.process_metrics import list_network_rows, list_standard_families
+from kata.sys import mount, procfs
 
 _scrapes = count(1)
 
+_KIB = 1024
 _REAL = frozenset({"ext4", "xfs", "btrfs", "vfat", "overlay"})
-_STAT = {
-    "utime": 11,
-    "stime": 12,
-    "cutime": 13,
-    "cstime": 14,
-    "priority": 15,
-    "nice": 16,
-    "num_threads": 17,
-    "starttime": 19,
-    "vsize": 20,
-    "rss": 21,
-    "processor": 36,
-}
 _CPU = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal", "guest", "guest_nice")
 _DISK = (
     ("reads", 3),
@@ -41,80 +35,89 @@ _DISK = (
     ("sectors_discarded", 16),
     ("time_discarding", 17),
 )
-_NETWORK = (
-    *("recv_bytes", "recv_packets", "recv_errs", "recv_drop", "recv_fifo", "recv_frame", "recv_compressed"),
-    *("recv_multicast", "sent_bytes", "sent_packets", "sent_errs", "sent_drop", "sent_fifo", "sent_colls"),
-    *("sent_carrier", "sent_compressed"),
-)
-
-Sample = tuple[Mapping[str, str], float]
+_IRREGULAR = {
+    "SReclaimable": "s_reclaimable",
+    "SUnreclaim": "s_unreclaim",
+    "KReclaimable": "k_reclaimable",
+    "Percpu": "per_cpu",
+    "AnonHugePages": "anon_hugepages",
+    "ShmemHugePages": "shmem_hugepages",
+    "HugePages_Total": "hugepages_total",
+    "HugePages_Free": "hugepages_free",
+    "HugePages_Rsvd": "hugepages_rsvd",
+    "HugePages_Surp": "hugepages_surp",
+    "DirectMap4k": "direct_map_4k",
+    "DirectMap4M": "direct_map_4M",
+    "DirectMap2M": "direct_map_2M",
+    "DirectMap1G": "direct_map_1G",
+}
+"""Names in /proc/meminfo whose item is not their words in lower case."""
 
 
 def render_metrics() -> str:
     """One scrape."""
-    out: list[str] = []
-    _add(out, "kata_agent_scrape_count", "Metrics scrape count", [({}, next(_scrapes))], kind="counter")
-    _add_agent(out)
-    _add_guest(out)
-    return "".join(out)
+    return encode_families([*_list_agent_families(), *_list_guest_families()])
 
 
-def _add(out: list[str], name: str, text: str, samples: Iterable[Sample], kind: str = "gauge") -> None:
-    rows = []
-    for labels, value in samples:
-        joined = ",".join(f'{key}="{_escape(label)}"' for key, label in labels.items())
-        rows.append(f"{name}{{{joined}}} {value:.15g}\n" if joined else f"{name} {value:.15g}\n")
-    if rows:
-        out += [f"# HELP {name} {text}\n", f"# TYPE {name} {kind}\n", *rows]
+def _list_agent_families() -> list[Family]:
+    name = "kata_agent"
+    process = procfs.read_process("self")
+    if process is None:
+        return []
+    stat = process.stat
+    in_kib = {item: value if item.endswith("switches") else value // _KIB for item, value in process.status.items()}
+    return [
+        make_family(f"{name}_scrape_count", "Metrics scrape count", [({}, next(_scrapes))], "counter"),
+        make_gauge(f"{name}_threads", "Agent process threads", stat["num_threads"]),
+        make_gauge(f"{name}_total_time", "Agent process total time", (stat["utime"] + stat["stime"]) / process.ticks),
+        make_gauge(f"{name}_total_vm", "Agent process total VM size", stat["vsize"]),
+        make_gauge(f"{name}_total_rss", "Agent process total RSS size", stat["rss"]),
+        make_items(f"{name}_proc_stat", "Agent process statistics.", procfs.select_times(stat)),
+        make_items(f"{name}_proc_status", "Agent process status.", in_kib),
+        make_items(f"{name}_io_stat", "Agent process IO statistics.", process.io),
+        *list_standard_families(name, process),
+    ]
 
 
-def _escape(label: str) -> str:
-    return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def _list_guest_families() -> list[Family]:
+    rows = (line.split() for line in procfs.read_figures("/proc/vmstat").splitlines())
+    vm = {row[0]: int(row[1]) for row in rows if len(row) == 2}
+    network = procfs.parse_network(procfs.read_figures("/proc/net/dev"))
+    memory = procfs.parse_fields(procfs.read_figures("/proc/meminfo"))
+    space, inodes = _measure_filesystems()
+    return [
+        *_list_load_families(procfs.read_figures("/proc/loadavg").split()),
+        make_family("kata_guest_cpu_time", "Guest CPU statistics.", parse_cpu_times(procfs.read_figures("/proc/stat"))),
+        make_items("kata_guest_vm_stat", "Guest virtual memory statistics.", vm),
+        make_family("kata_guest_netdev_stat", "Guest net devices statistics.", list_network_rows(network)),
+        make_family(
+            "kata_guest_diskstat", "Disks statistics in system.", parse_disks(procfs.read_figures("/proc/diskstats"))
+        ),
+        make_items(
+            "kata_guest_meminfo",
+            "Statistics about memory usage in the system.",
+            {name_memory_item(name): value for name, value in memory.items()},
+        ),
+        make_family("kata_guest_filesystem_bytes", "Guest filesystem space usage in bytes.", space),
+        make_family("kata_guest_filesystem_inodes", "Guest filesystem inode usage.", inodes),
+    ]
 
 
-def _items(values: Mapping[str, float]) -> list[Sample]:
-    return [({"item": item}, value) for item, value in values.items()]
+def _list_load_families(load: list[str]) -> list[Family]:
+    if len(load) < 4:
+        return []
+    loads = dict(zip(("load1", "load5", "load15"), map(float, load[:3]), strict=True))
+    running, _, total = load[3].partition("/")
+    return [
+        make_items("kata_guest_load", "Guest system load.", loads),
+        make_items("kata_guest_tasks", "Guest system load.", {"cur": int(running), "max": int(total)}),
+    ]
 
 
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
-
-
-def _add_agent(out: list[str]) -> None:
-    fields = _read("/proc/self/stat").rpartition(")")[2].split()
-    stat = {name: int(fields[column]) for name, column in _STAT.items()}
-    ticks = os.sysconf("SC_CLK_TCK")
-    _add(out, "kata_agent_threads", "Agent process threads", [({}, stat["num_threads"])])
-    _add(out, "kata_agent_total_time", "Agent process total time", [({}, (stat["utime"] + stat["stime"]) / ticks)])
-    _add(out, "kata_agent_total_vm", "Agent process total VM size", [({}, stat["vsize"])])
-    rss = stat["rss"] * resource.getpagesize()
-    _add(out, "kata_agent_total_rss", "Agent process total RSS size", [({}, rss)])
-    _add(out, "kata_agent_proc_stat", "Agent process statistics.", _items(stat))
-    _add(out, "kata_agent_proc_status", "Agent process status.", _items(parse_colons(_read("/proc/self/status"))))
-    fds = len(os.listdir("/proc/self/fd"))
-    _add(out, "kata_agent_process_open_fds", "Number of open file descriptors.", [({}, fds)])
-    _add(out, "kata_agent_process_resident_memory_bytes", "Resident memory size in bytes.", [({}, rss)])
-    _add(out, "kata_agent_process_virtual_memory_bytes", "Virtual memory size in bytes.", [({}, stat["vsize"])])
-    _add(out, "kata_agent_io_stat", "Agent process IO statistics.", _items(parse_colons(_read("/proc/self/io"))))
-
-
-def parse_colons(text: str) -> dict[str, float]:
-    """Lines such as `VmRSS:  1234 kB` and `rchar: 5`, without those whose value is no number."""
-    values: dict[str, float] = {}
-    for line in text.splitlines():
-        name, _, rest = line.partition(":")
-        words = rest.split()
-        if words and words[0].isdecimal():
-            values[_snake(name)] = int(words[0]) * (1024 if words[1:] == ["kB"] else 1)
-    return values
-
-
-def _snake(name: str) -> str:
+def name_memory_item(name: str) -> str:
     """`MemTotal` to `mem_total`, `Active(anon)` to `active_anon`."""
+    if name in _IRREGULAR:
+        return _IRREGULAR[name]
     out = ""
     for before, char in zip(" " + name, name, strict=False):
         if char.isupper() and (before.islower() or before.isdigit()):
@@ -123,52 +126,22 @@ def _snake(name: str) -> str:
     return out.strip("_")
 
 
-def _add_guest(out: list[str]) -> None:
-    load = _read("/proc/loadavg").split()
-    if len(load) > 3:
-        loads = dict(zip(("load1", "load5", "load15"), map(float, load[:3]), strict=True))
-        _add(out, "kata_guest_load", "Guest system load.", _items(loads))
-        running, _, total = load[3].partition("/")
-        _add(out, "kata_guest_tasks", "Guest system load.", _items({"cur": int(running), "max": int(total)}))
-    _add(out, "kata_guest_cpu_time", "Guest CPU statistics.", parse_cpu_times(_read("/proc/stat")))
-    rows = (line.split() for line in _read("/proc/vmstat").splitlines())
-    vm = {row[0]: float(row[1]) for row in rows if len(row) == 2}
-    _add(out, "kata_guest_vm_stat", "Guest virtual memory statistics.", _items(vm))
-    network = parse_devices(_read("/proc/net/dev"))
-    _add(out, "kata_guest_netdev_stat", "Guest net devices statistics.", network)
-    _add(out, "kata_guest_diskstat", "Disks statistics in system.", parse_disks(_read("/proc/diskstats")))
-    memory = parse_colons(_read("/proc/meminfo"))
-    _add(out, "kata_guest_meminfo", "Statistics about memory usage in the system.", _items(memory))
-    space, inodes = _measure_filesystems()
-    _add(out, "kata_guest_filesystem_bytes", "Guest filesystem space usage in bytes.", space)
-    _add(out, "kata_guest_filesystem_inodes", "Guest filesystem inode usage.", inodes)
-
-
-def parse_cpu_times(text: str) -> list[Sample]:
-    """The `cpu` lines of /proc/stat, in seconds."""
-    ticks = os.sysconf("SC_CLK_TCK")
-    samples: list[Sample] = []
+def parse_cpu_times(text: str) -> list[Row]:
+    """The `cpu` lines of /proc/stat, in milliseconds."""
+    tick = 1000 / os.sysconf("SC_CLK_TCK")
+    samples: list[Row] = []
     for line in text.splitlines():
         name, *numbers = line.split() or [""]
         if name.startswith("cpu"):
             cpu = name.removeprefix("cpu") or "total"
             samples += [
-                ({"cpu": cpu, "item": item}, int(number) / ticks) for item, number in zip(_CPU, numbers, strict=False)
+                ({"cpu": cpu, "item": item}, int(number) * tick) for item, number in zip(_CPU, numbers, strict=False)
             ]
     return samples
 
 
-def parse_devices(text: str) -> list[Sample]:
-    samples: list[Sample] = []
-    for line in text.splitlines()[2:]:
-        name, _, rest = line.partition(":")
-        pairs = zip(_NETWORK, rest.split(), strict=False)
-        samples += [({"interface": name.strip(), "item": item}, int(number)) for item, number in pairs]
-    return samples
-
-
-def parse_disks(text: str) -> list[Sample]:
-    samples: list[Sample] = []
+def parse_disks(text: str) -> list[Row]:
+    samples: list[Row] = []
     for line in text.splitlines():
         fields = line.split()
         samples += [
@@ -177,10 +150,10 @@ def parse_disks(text: str) -> list[Sample]:
     return samples
 
 
-def _measure_filesystems() -> tuple[list[Sample], list[Sample]]:
+def _measure_filesystems() -> tuple[list[Row], list[Row]]:
     """Writable ones on something real, each device once."""
-    space: list[Sample] = []
-    inodes: list[Sample] = []
+    space: list[Row] = []
+    inodes: list[Row] = []
     seen = set()
     for point in mount.list_mounts("/"):
         if point.fstype not in _REAL or point.device in seen or "ro" in point.options.split(","):
@@ -197,6 +170,6 @@ def _measure_filesystems() -> tuple[list[Sample], list[Sample]]:
     return space, inodes
 
 
-def _split(labels: Mapping[str, str], total: int, free: int) -> list[Sample]:
+def _split(labels: Mapping[str, str], total: int, free: int) -> list[Row]:
     values = {"total": total, "used": total - free, "available": free}
     return [({**labels, "item": item}, value) for item, value in values.items()]

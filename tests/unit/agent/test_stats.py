@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from kata.agent.cgroup import Cgroup
 from kata.agent.hotplug import count_set
-from kata.agent.metrics import parse_colons, parse_cpu_times, parse_disks, render_metrics
+from kata.agent.metrics import name_memory_item, parse_cpu_times, parse_disks, render_metrics
 from kata.agent.stats import parse_flat, parse_io, parse_network, read_stats
+from kata.protocol.exposition import parse_families
 from kata.protocol.messages.agent import CpuUsage, MemoryData, PidsStats, ThrottlingData
 
 FILES = {
@@ -94,26 +95,27 @@ def test_lists_of_cpus_are_counted(numbers: set[int]) -> None:
     assert count_set(f"{min(numbers)}-{max(numbers)}\n") == max(numbers) - min(numbers) + 1
 
 
-def test_names_and_units_of_proc_become_those_of_prometheus() -> None:
-    text = "MemTotal:  10 kB\nActive(anon):  1 kB\nHugePages_Total: 3\nName:\tpython\n"
+def test_names_of_proc_become_those_of_prometheus() -> None:
+    names = ["MemTotal", "Active(anon)", "HugePages_Total", "DirectMap2M", "SReclaimable", "Committed_AS", "Percpu"]
 
-    assert parse_colons(text) == {"mem_total": 10240, "active_anon": 1024, "huge_pages_total": 3}
+    assert [name_memory_item(name) for name in names] == [
+        *("mem_total", "active_anon", "hugepages_total", "direct_map_2M", "s_reclaimable", "committed_as", "per_cpu")
+    ]
 
 
-def test_cpu_times_are_in_seconds_and_disks_in_their_own_units() -> None:
+def test_cpu_times_are_in_milliseconds_and_disks_in_their_own_units() -> None:
     times = {labels["cpu"] + labels["item"]: value for labels, value in parse_cpu_times("cpu  100 0\ncpu0 100 0\n")}
     disks = parse_disks(" 254 0 vda 5 1 2 3 4 5 6 7 8 9 10\n")
 
-    assert times["totaluser"] == times["0user"] == 1.0
+    assert times["totaluser"] == times["0user"] == 1000
     assert disks[0] == ({"disk": "vda", "item": "reads"}, 5)
 
 
 def test_a_scrape_of_this_machine_is_prometheus_text() -> None:
-    lines = render_metrics().splitlines()
-    samples = [line for line in lines if not line.startswith("#")]
-    types = [line for line in lines if line.startswith("# TYPE")]
+    families = {family.name: family for family in parse_families(render_metrics())}
 
-    names = {line.partition("{")[0].partition(" ")[0] for line in samples}
-    assert {"kata_agent_total_rss", "kata_agent_threads", "kata_guest_meminfo", "kata_guest_load"} <= names
-    assert all(float(line.rpartition(" ")[2]) >= -20 for line in samples)
-    assert len(set(types)) == len(types)
+    assert {"kata_agent_total_rss", "kata_agent_threads", "kata_guest_meminfo", "kata_guest_load"} <= families.keys()
+    assert families["kata_agent_scrape_count"].kind == "counter"
+    assert families["kata_agent_process_start_time_seconds"].samples[0].value > 1e9
+    items = {sample.labels["item"] for sample in families["kata_agent_proc_status"].samples}
+    assert {"vmrss", "rssanon", "voluntary_ctxt_switches"} <= items
