@@ -27,7 +27,7 @@ class GoneError(KataError):
 class Peer:
     """Keeps the calls it got in `calls`, and answers those named in `held` when told to.
 
-    `exit` is the exit code once it is set; output comes from queues.
+    `exit` is the exit code once it is set; output comes from queues. A test may add to `methods`.
     """
 
     def __init__(self) -> None:
@@ -39,9 +39,10 @@ class Peer:
         self.stdin = bytearray()
         self.stdin_closed = asyncio.Event()
         self.connections: list[ServerConnection] = []
+        self.methods: dict[str, Method] = {}
 
     async def serve(self, path: str) -> asyncio.Server:
-        methods = {
+        self.methods |= {
             "CreateContainer": Method(wire.CreateContainerRequest, self._note("CreateContainer")),
             "StartContainer": Method(wire.StartContainerRequest, self._note("StartContainer")),
             "RemoveContainer": Method(wire.RemoveContainerRequest, self._note("RemoveContainer")),
@@ -55,7 +56,7 @@ class Peer:
         }
 
         def welcome() -> ServerConnection:
-            self.connections.append(ServerConnection({SERVICE: methods}))
+            self.connections.append(ServerConnection({SERVICE: self.methods}))
             return self.connections[-1]
 
         return await asyncio.get_running_loop().create_unix_server(welcome, path)

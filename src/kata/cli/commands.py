@@ -268,6 +268,14 @@ COMMANDS = {
             "timeline:run_timeline",
         ),
         Command(
+            "metrics",
+            "print the figures of a sandbox as Prometheus reads them",
+            "<sandbox-id>",
+            1,
+            1,
+            "metrics:run_metrics",
+        ),
+        Command(
             "gc",
             "remove what crashed sandboxes left behind",
             "",

@@ -31,7 +31,7 @@ from kata.sandbox.hooks import run_hooks, try_hooks
 from kata.sandbox.process import GuestProcess
 from kata.sandbox.procview import ProcView
 from kata.sandbox.states import Status, move_container
-from kata.sandbox.translation import Translation
+from kata.sandbox.translation import GUEST_SHARE, Shared, Translation
 from kata.storage.share import Share
 
 Result = TypeVar("Result")
@@ -84,7 +84,7 @@ class Container:
         guest: Guest,
         bundle: Bundle,
         record: store.ContainerRecord,
-        shared: tuple[str, ...],
+        shared: tuple[Shared, ...],
         home: int | None = None,
     ) -> None:
         """`home` is a descriptor of the host's network namespace, None where this process is in it."""
@@ -286,9 +286,16 @@ class Container:
 
     def unshare(self, share: Share) -> None:
         """Take the container's files out of the share, those that got there."""
-        for name in reversed(self._shared):
+        for shared in reversed(self._shared):
             with suppress(NotFoundError):
-                share.unbind(name)
+                share.unbind(shared.name)
+
+    def find_guest_path(self, source: str) -> str:
+        """Return where the guest has a path of the host that is shared with it; empty when it is not."""
+        for shared in self._shared:
+            if os.path.normpath(shared.source) == os.path.normpath(source):
+                return f"{GUEST_SHARE}/{shared.name}"
+        return ""
 
     async def run_poststop(self) -> list[str]:
         """Run the poststop hooks; return a sentence for each that failed, which changes nothing else."""

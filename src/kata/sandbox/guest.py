@@ -3,11 +3,13 @@
 What comes back is untrusted: frames are bounded by ttrpc, and no answer names a path or a length that the host obeys.
 """
 
+import time
 from typing import TypeVar
 
 from kata.errors import Code, GuestError
+from kata.observe.durations import Durations
 from kata.protocol.messages import agent as wire
-from kata.protocol.messages import forward, health, inspect, types
+from kata.protocol.messages import csi, forward, health, inspect, types
 from kata.protocol.messages.types import Empty
 from kata.protocol.protobuf import Buffer, Message
 from kata.transport.ttrpc import Client
@@ -26,11 +28,18 @@ class Guest:
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self.durations = Durations()
 
     async def _call(
         self, method: str, request: Message, reply: type[Reply], *, timeout: float | None = REQUEST_TIMEOUT
     ) -> Reply:
-        return await self.client.call(SERVICE, method, request, reply, timeout=timeout)
+        if timeout is None:  # a wait for something to happen: its length says nothing about the agent
+            return await self.client.call(SERVICE, method, request, reply, timeout=None)
+        start = time.monotonic()
+        try:
+            return await self.client.call(SERVICE, method, request, reply, timeout=timeout)
+        finally:
+            self.durations.note(f"grpc.{type(request).__name__}", time.monotonic() - start)
 
     async def check(self, *, timeout: float) -> None:
         """Wait until the agent serves."""
@@ -158,5 +167,29 @@ class Guest:
         timeout = None if wait else REQUEST_TIMEOUT
         return await self.client.call(forward.SERVICE, method, request, reply, timeout=timeout)
 
-    async def read_metrics(self) -> str:
-        return (await self._call("GetMetrics", wire.GetMetricsRequest(), wire.Metrics)).metrics
+    async def read_metrics(self, *, timeout: float) -> str:
+        """Return the agent's and the guest's figures as Prometheus text, which may be any text."""
+        return (await self._call("GetMetrics", wire.GetMetricsRequest(), wire.Metrics, timeout=timeout)).metrics
+
+    async def measure_volume(self, path: str) -> csi.VolumeStatsResponse:
+        """Return how full the file system at a path of the guest is."""
+        return await self._call(
+            "GetVolumeStats", wire.VolumeStatsRequest(volume_guest_path=path), csi.VolumeStatsResponse
+        )
+
+    async def resize_volume(self, path: str, size: int) -> None:
+        """Let the file system at a path of the guest fill its device, which has `size` bytes now."""
+        await self._call("ResizeVolume", wire.ResizeVolumeRequest(volume_guest_path=path, size=size), Empty)
+
+    async def read_iptables(self, *, v6: bool) -> bytes:
+        """Return the guest's packet filter rules in the form of iptables-save."""
+        request = wire.GetIPTablesRequest(is_ipv6=v6)
+        return (await self._call("GetIPTables", request, wire.GetIPTablesResponse)).data
+
+    async def write_iptables(self, rules: bytes, *, v6: bool) -> None:
+        """Replace the guest's packet filter rules by those in the form of iptables-save."""
+        await self._call("SetIPTables", wire.SetIPTablesRequest(is_ipv6=v6, data=rules), wire.SetIPTablesResponse)
+
+    async def set_policy(self, policy: str) -> None:
+        """Replace the policy by which the agent refuses calls."""
+        await self._call("SetPolicy", wire.SetPolicyRequest(policy=policy), Empty)

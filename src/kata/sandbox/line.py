@@ -37,6 +37,13 @@ class Line:
     cid: int = 0
     vhost: int = -1
 
+    @property
+    def agent_url(self) -> str:
+        """Where the agent is from the host's side; without vsock, the socket of the VMM that has one client at most."""
+        return (
+            f"vsock://{self.cid}:{AGENT_PORT}" if self.cid else f"unix://{find_port_socket(self.directory, AGENT_PORT)}"
+        )
+
     async def connect(self, port: int, *, timeout: float) -> Client:
         """Open a ttrpc client on a logical port, trying for `timeout` seconds. Raise GuestError."""
         if not self.cid:

@@ -11,6 +11,7 @@ from kata.config.load import load_configuration
 from kata.config.model import Configuration
 from kata.errors import DeadlineError, ExistsError, KataError, NotFoundError, StateError
 from kata.hypervisor.spec import NetDevice
+from kata.observe.durations import Durations
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.protocol.messages import agent as wire
@@ -21,6 +22,7 @@ from kata.sandbox import store
 from kata.sandbox.attach import Attachments
 from kata.sandbox.container import Bundle, Container, name_moment, read_bundle
 from kata.sandbox.ledger import Kind, record_resource, release_resources
+from kata.sandbox.management import Management
 from kata.sandbox.network import PodNamespace, SandboxNetwork, read_name_servers
 from kata.sandbox.portforward import PortForward
 from kata.sandbox.process import LOST_STATUS
@@ -60,10 +62,11 @@ class Sandbox:
         on_oom: "Callable[[Container], None] | None" = None,
         *,
         namespace: str = "",
+        durations: Durations | None = None,
     ) -> None:
         """`on_oom` is told each container that ran out of memory; by default a file `oom` in its bundle is.
 
-        `namespace` is containerd's: ids are unique within one.
+        `namespace` is containerd's: ids are unique within one. `durations` counts the calls that come to this daemon.
         """
         self.id = store.make_key(sandbox_id, namespace)
         self.directory = store.find_sandbox_dir(root, self.id)
@@ -79,6 +82,8 @@ class Sandbox:
         self._log = log
         self._on_oom = on_oom or _leave_word_of_oom
         self._state = SandboxState.CREATED
+        self.durations = durations or Durations()
+        self.management = Management(self, log)
         self._vm: SandboxVm | None = None
         self._started: asyncio.Task[SandboxVm] | None = None
         self._followers: list[asyncio.Task[None]] = []
@@ -110,6 +115,7 @@ class Sandbox:
         """
         self._move(SandboxState.STARTING)
         self._is_lasting = lasting
+        self.management.open()
         self._started = asyncio.create_task(self._start(bundle, config, namespace))
 
     async def _start(self, bundle: str, config: str | None, namespace: PodNamespace | None) -> SandboxVm:
@@ -224,7 +230,6 @@ class Sandbox:
         if self._config.runtime.disable_guest_seccomp and translation.spec.Linux is not None:
             translation.spec.Linux.Seccomp = None
         attachment = await self._attachments.take(container_id, "", timeout=_STAND_IN_TIMEOUT)
-        names = tuple(shared.name for shared in translation.shared)
         record = store.ContainerRecord(
             id=container_id,
             sandbox=self.id,
@@ -237,7 +242,7 @@ class Sandbox:
             namespace=self._namespace,
         )
         try:
-            container = Container(self._root, vm.guest, bundle, record, names, self.network.home)
+            container = Container(self._root, vm.guest, bundle, record, translation.shared, self.network.home)
         except BaseException:
             attachment.finish(None)
             raise
@@ -381,6 +386,7 @@ class Sandbox:
             await self._end_vm()
         except Exception as error:  # noqa: BLE001 - whatever it was, the rest must be released and the daemon must end
             self._log.write("error", "the VM could not be released", error=repr(error))
+        self.management.close()
         if self._cgroup:
             leave_cgroup(self._cgroup, os.getpid())
         # In a thread: a cgroup goes only when the last of its processes has, and containers' answers must not wait.
@@ -418,11 +424,17 @@ class Sandbox:
         stats.network_stats = self.network.read_statistics()
         return stats
 
+    @property
+    def vm(self) -> SandboxVm | None:
+        """The VM, as long as it runs."""
+        return self._vm if self._state == SandboxState.RUNNING else None
+
     def require_running(self) -> SandboxVm:
         """Raise StateError unless the VM runs."""
-        if self._vm is None or self._state != SandboxState.RUNNING:
+        vm = self.vm
+        if vm is None:
             raise StateError(f"sandbox {self.id} is {self._state}")
-        return self._vm
+        return vm
 
 
 def share_files(share: Share, wanted: Sequence[Shared], pid: int) -> None:

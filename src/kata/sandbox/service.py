@@ -83,7 +83,7 @@ async def _run(
 
     def welcome() -> ServerConnection:
         connections.difference_update([known for known in connections if known.closed.is_set()])
-        connection = ServerConnection(services, log_error)
+        connection = ServerConnection(services, log_error, on_done=sandbox.durations.note)
         connections.add(connection)
         return connection
 

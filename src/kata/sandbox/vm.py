@@ -38,6 +38,7 @@ class SandboxVm:
     machine: Vm
     virtiofsd: Virtiofsd
     owned: AsyncExitStack
+    agent_url: str
 
     def list_pids(self) -> tuple[int, ...]:
         """Return the host processes that are this VM."""
@@ -133,7 +134,7 @@ async def _start(
             owned.callback(guest.client.close)
         logger = asyncio.create_task(copy_agent_log(line, f"{site.directory}/agent.log"))
         owned.callback(logger.cancel)
-        return SandboxVm(guest, share, machine, virtiofsd, owned.pop_all())
+        return SandboxVm(guest, share, machine, virtiofsd, owned.pop_all(), line.agent_url)
 
 
 def _probe_host(site: Site) -> Host:

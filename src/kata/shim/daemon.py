@@ -64,7 +64,7 @@ async def _run(sandbox: str, namespace: str, choice: ConfigChoice, mounts: int, 
 
     def welcome() -> ServerConnection:
         connections.difference_update([old for old in connections if old.closed.is_set()])
-        connection = ServerConnection(services, log_error)
+        connection = ServerConnection(services, log_error, on_done=pod.durations.note)
         connections.add(connection)
         return connection
 

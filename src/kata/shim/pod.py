@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from kata.errors import ExistsError, StateError
 from kata.network.namespace import open_namespace
+from kata.observe.durations import Durations
 from kata.observe.log import Log
 from kata.protocol.messages.google import Any
 from kata.protocol.oci.network import find_network_namespace
@@ -15,6 +16,7 @@ from kata.sandbox.collect import release_sandbox
 from kata.sandbox.container import Container, read_bundle
 from kata.sandbox.network import PodNamespace
 from kata.sandbox.sandbox import Sandbox
+from kata.shim.address import write_word
 from kata.shim.fifo import FifoTable
 from kata.shim.options import ConfigChoice
 from kata.sys.tree import remove_tree
@@ -27,6 +29,7 @@ class Pod:
         self.id = sandbox_id
         self._namespace = namespace
         self._key = store.make_key(sandbox_id, namespace)
+        self.durations = Durations()
         self._fifos = fifos
         self._choice = choice
         self._log = log
@@ -54,11 +57,18 @@ class Pod:
                 os.close(lock)
                 raise
             self._sandbox = Sandbox(
-                store.DEFAULT_ROOT, self.id, self._fifos, self._log, on_oom, namespace=self._namespace
+                store.DEFAULT_ROOT,
+                self.id,
+                self._fifos,
+                self._log,
+                on_oom,
+                namespace=self._namespace,
+                durations=self.durations,
             )
             self._follower = asyncio.create_task(self._follow(self._sandbox, directory, lock))
             self._sandbox.start(bundle, config, namespace, lasting=lasting)
             self.is_lasting = lasting
+            write_word(f"{bundle}/monitor_address", f"unix://{self._sandbox.management.path}")
         return self._sandbox
 
     def require(self) -> Sandbox:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -155,11 +156,20 @@ class ServerConnection(asyncio.BufferedProtocol):
     """One client of a server. Each call runs as a task; reading pauses while too many are under way."""
 
     def __init__(
-        self, services: Services, on_error: Callable[[Call, Exception], None] | None = None, *, shared: bool = False
+        self,
+        services: Services,
+        on_error: Callable[[Call, Exception], None] | None = None,
+        *,
+        on_done: Callable[[str, float], None] | None = None,
+        shared: bool = False,
     ) -> None:
-        """`shared` tells that one client may follow another without the connection being closed between them."""
+        """`on_done` is told the method and the seconds of each call.
+
+        `shared` tells that one client may follow another without the connection being closed between them.
+        """
         self._services = services
         self._on_error = on_error
+        self._on_done = on_done
         self._engine = ServerEngine(shared=shared)
         self._transport: asyncio.Transport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -213,6 +223,7 @@ class ServerConnection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     async def _serve(self, call: Call) -> None:
+        start = time.monotonic()
         try:
             parts = ServerEngine.respond_parts(call.stream, (await self._run(call)).encode_parts())
         except KataError as error:
@@ -223,6 +234,8 @@ class ServerConnection(asyncio.BufferedProtocol):
             if self._on_error is not None:
                 self._on_error(call, error)
             parts = _refuse(call.stream, Code.INTERNAL, f"{call.method}: {type(error).__name__}: {error}")
+        if self._on_done is not None:
+            self._on_done(call.method, time.monotonic() - start)
         if self._transport is not None and not self._transport.is_closing():
             _send(self._transport, parts)
 

@@ -5,8 +5,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,6 @@ import pytest
 from kata.config.model import Configuration
 from kata.errors import GuestError, StateError
 from kata.hypervisor.channel import AGENT_PORT
-from kata.hypervisor.qemu.vm import QemuVm
-from kata.hypervisor.spec import VmSpec
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.sandbox import store
@@ -28,13 +25,12 @@ from kata.sandbox.states import SandboxState, Status
 from kata.sandbox.stdio import Stdio
 from kata.sandbox.translation import translate_spec
 from kata.sandbox.vm import SandboxVm, Site, _reach_agent
-from kata.storage.share import Share
-from kata.storage.virtiofsd import Virtiofsd
 from kata.sys.process import is_alive
-from kata.transport.boundedlog import BoundedLog
 from kata.transport.child import start_child
-from kata.transport.qmp import QmpSession
-from peer import Peer, open_guest
+from peer import Peer
+from unit.sandbox.made_vm import peer, start_machine, vm
+
+__all__ = ["peer", "vm"]
 
 _DIES_WHEN_CALLED = """
 import os, socket, sys
@@ -45,44 +41,6 @@ connection.close()
 os.execvp("sh", ["sh", "-c", "echo out of memory >&2; exit 3"])
 """
 _GARBAGE = b"\xff" * 64
-
-
-def _start_machine(directory: Path, argv: list[str], *descriptors: int) -> QemuVm:
-    """Own a process as a QEMU is owned. Its end of the QMP socket closes when it ends."""
-    control, theirs = socket.socketpair()
-    console, their_console = socket.socketpair()
-    with theirs, their_console:
-        child = start_child("QEMU", argv, descriptors=(theirs.fileno(), *descriptors))
-    log = BoundedLog(str(directory / "console.log"))
-    undo = ExitStack()
-    undo.callback(log.close)
-    undo.callback(console.close)
-    spec = VmSpec(id="s", directory=str(directory), kernel="", vcpus=1, memory_mib=128)
-    return QemuVm(spec, child, QmpSession(control), console, log, undo)
-
-
-@pytest.fixture
-async def vm(tmp_path: Path, peer: Peer) -> AsyncIterator[SandboxVm]:
-    async with AsyncExitStack() as owned:
-        machine = _start_machine(tmp_path, ["sleep", "60"])
-        owned.push_async_callback(machine.stop, timeout=0)
-        connection, theirs = socket.socketpair()
-        theirs.close()
-        log = BoundedLog(str(tmp_path / "virtiofsd.log"))
-        virtiofsd = Virtiofsd(start_child("virtiofsd", ["sleep", "60"]), connection, log)
-        owned.push_async_callback(virtiofsd.stop)
-        guest = await open_guest(str(tmp_path / "agent.sock"))
-        owned.callback(guest.client.close)
-        await guest.start_container("any")  # its answer says that the peer has the connection
-        yield SandboxVm(guest, Share(str(tmp_path), "s"), machine, virtiofsd, owned)
-
-
-@pytest.fixture
-async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
-    peer = Peer()
-    server = await peer.serve(str(tmp_path / "agent.sock"))
-    yield peer
-    server.close()
 
 
 def _hang_up(peer: Peer) -> None:
@@ -103,7 +61,7 @@ async def test_a_vmm_that_dies_while_its_agent_is_awaited_says_why(tmp_path: Pat
         listener.bind(find_port_socket(str(tmp_path), AGENT_PORT))
         listener.listen()
         argv = [sys.executable, "-ISc", _DIES_WHEN_CALLED, str(listener.fileno())]
-        machine = _start_machine(tmp_path, argv, listener.fileno())
+        machine = start_machine(tmp_path, argv, listener.fileno())
     try:
         with pytest.raises(GuestError, match="QEMU exited with status 3: out of memory"):
             await _reach_agent(site, machine, Line("vport://1024", (), str(tmp_path)))

@@ -1,0 +1,56 @@
+"""A VM with a process in QEMU's place, a second one in virtiofsd's, and an agent of the test's."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+
+import pytest
+
+from kata.hypervisor.qemu.vm import QemuVm
+from kata.hypervisor.spec import VmSpec
+from kata.sandbox.vm import SandboxVm
+from kata.storage.share import Share
+from kata.storage.virtiofsd import Virtiofsd
+from kata.transport.boundedlog import BoundedLog
+from kata.transport.child import start_child
+from kata.transport.qmp import QmpSession
+from peer import Peer, open_guest
+
+
+def start_machine(directory: Path, argv: list[str], *descriptors: int) -> QemuVm:
+    """Own a process as a QEMU is owned. Its end of the QMP socket closes when it ends."""
+    control, theirs = socket.socketpair()
+    console, their_console = socket.socketpair()
+    with theirs, their_console:
+        child = start_child("QEMU", argv, descriptors=(theirs.fileno(), *descriptors))
+    log = BoundedLog(str(directory / "console.log"))
+    undo = ExitStack()
+    undo.callback(log.close)
+    undo.callback(console.close)
+    spec = VmSpec(id="s", directory=str(directory), kernel="", vcpus=1, memory_mib=128)
+    return QemuVm(spec, child, QmpSession(control), console, log, undo)
+
+
+@pytest.fixture
+async def vm(tmp_path: Path, peer: Peer) -> AsyncIterator[SandboxVm]:
+    async with AsyncExitStack() as owned:
+        machine = start_machine(tmp_path, ["sleep", "60"])
+        owned.push_async_callback(machine.stop, timeout=0)
+        connection, theirs = socket.socketpair()
+        theirs.close()
+        log = BoundedLog(str(tmp_path / "virtiofsd.log"))
+        virtiofsd = Virtiofsd(start_child("virtiofsd", ["sleep", "60"]), connection, log)
+        owned.push_async_callback(virtiofsd.stop)
+        guest = await open_guest(str(tmp_path / "agent.sock"))
+        owned.callback(guest.client.close)
+        await guest.start_container("any")  # its answer says that the peer has the connection
+        yield SandboxVm(guest, Share(str(tmp_path), "s"), machine, virtiofsd, owned, "vsock://3:1024")
+
+
+@pytest.fixture
+async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
+    peer = Peer()
+    server = await peer.serve(str(tmp_path / "agent.sock"))
+    yield peer
+    server.close()
