@@ -62,7 +62,11 @@ def select_guest_families(text: str) -> list[Family]:
 
 
 def _clean_sample(sample: Sample) -> Sample:
-    labels = {name: clean_text(value) for name, value in sample.labels.items() if name not in _HOST_LABELS}
+    labels = {
+        name: clean_text(value)
+        for name, value in sample.labels.items()
+        if name not in _HOST_LABELS and not name.startswith("__")  # such labels are Prometheus' own, like `__name__`
+    }
     return sample._replace(labels=labels)
 
 

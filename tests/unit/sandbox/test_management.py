@@ -122,7 +122,7 @@ async def test_a_guest_that_writes_rubbish_is_left_out(sandbox: Sandbox, peer: P
 def test_a_guest_cannot_speak_for_the_host_or_for_another_guest() -> None:
     text = (
         "kata_hypervisor_fds 1\nkata_shim_threads 7\nup 0\n"
-        'kata_guest_load{sandbox_id="other",cri_name="x",item="\x1b[2J"} 1\n'
+        'kata_guest_load{sandbox_id="other",cri_name="x",__name__="up",item="\x1b[2J"} 1\n'
     )
 
     [family] = select_guest_families(text)
