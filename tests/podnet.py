@@ -34,6 +34,13 @@ class PodNet:
         namespaces = [known for known in spec["linux"]["namespaces"] if known["type"] != "network"]
         spec["linux"]["namespaces"] = [*namespaces, {"type": "network", "path": self.path}]
 
+    def connect(self) -> None:
+        """Make what a network plug-in makes: a link with addresses, and default routes by it."""
+        add_veth(self, "eth0", "10.5.0", "fd05:")
+        run_ip("-n", self.peer, "addr", "add", "192.0.2.9/32", "dev", "lo")
+        run_ip("-n", self.pod, "route", "add", "default", "via", "10.5.0.1")
+        run_ip("-n", self.pod, "-6", "route", "add", "default", "via", "fd05::1")
+
     def run_peer(self, *words: str, stdin: str = "", timeout: float = 20.0) -> subprocess.CompletedProcess[str]:
         """Run a command of busybox as the peer."""
         return subprocess.run(
@@ -67,8 +74,11 @@ class PodNet:
 
 
 @contextlib.contextmanager
-def make_pod_network(token: str) -> Iterator[PodNet]:
-    """Have a pod's network during the block. IPv4 10.5.0.0/24, IPv6 fd05::/64, and 192.0.2.9 behind the peer."""
+def make_pod_network(token: str, *, linked: bool = True) -> Iterator[PodNet]:
+    """Have a pod's network during the block. IPv4 10.5.0.0/24, IPv6 fd05::/64, and 192.0.2.9 behind the peer.
+
+    Not `linked`, the pod has its loopback only until `PodNet.connect`.
+    """
     if shutil.which("ip") is None or shutil.which("tc") is None:
         pytest.skip("NO iproute2: no pod's network can be made; run tools/install-host-packages test")
     net = PodNet(f"{token}-pod", f"{token}-peer")
@@ -76,10 +86,8 @@ def make_pod_network(token: str) -> Iterator[PodNet]:
         for name in (net.pod, net.peer):
             run_ip("netns", "add", name)
             run_ip("-n", name, "link", "set", "lo", "up")
-        add_veth(net, "eth0", "10.5.0", "fd05:")
-        run_ip("-n", net.peer, "addr", "add", "192.0.2.9/32", "dev", "lo")
-        run_ip("-n", net.pod, "route", "add", "default", "via", "10.5.0.1")
-        run_ip("-n", net.pod, "-6", "route", "add", "default", "via", "fd05::1")
+        if linked:
+            net.connect()
         yield net
     finally:
         for name in (net.pod, net.peer):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine import ALL_CAPABILITIES, Container, Engine, combine, grant, kill_process
+from netns import run_ip
 from podnet import MTU, PodNet, add_veth, make_pod_network
 
 _LARGE = 300_000
@@ -136,6 +137,44 @@ def test_hooks_of_the_runtime_run_in_the_hosts_network(engine: Engine, net: PodN
     host = os.readlink("/proc/self/ns/net") + "\n"
     places = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert places == dict.fromkeys(hooks, host) | {"createContainer": pod}
+
+
+def test_links_that_come_between_create_and_start_are_the_guests_too(engine: Engine) -> None:
+    change = grant(*ALL_CAPABILITIES)
+    with make_pod_network(f"{engine.token}-late", linked=False) as net:
+        with engine.hold("sleep", "1000", change=combine(net.join, change), start=False) as late:
+            assert net.list_links() == {"lo"}
+            net.connect()
+            add_veth(net, "net1", "10.6.0", "fd06:")
+            engine.succeed("start", late.id)
+
+            assert net.list_ingress() == {"eth0", "net1", "tap0_kata", "tap1_kata"}
+            for address in ("10.5.0.1", "10.6.0.1", "192.0.2.9", "fd05::1", "fd06::1"):
+                late.ask("ping", "-c", "1", "-W", "5", address)
+            for address in ("10.5.0.2", "fd06::2"):
+                answer = net.run_peer("ping", "-c", "1", "-W", "5", address)
+                assert answer.returncode == 0, answer
+
+        assert net.list_links() == {"lo", "eth0", "net1"}
+        assert not net.list_ingress()
+
+
+def test_a_link_too_many_is_refused_at_start_and_taken_when_another_makes_room(engine: Engine) -> None:
+    names = [f"net{number}" for number in range(3)]
+    with make_pod_network(f"{engine.token}-many", linked=False) as net:
+        with engine.hold("sleep", "1000", change=net.join, start=False) as late:
+            for number, name in enumerate(names):
+                add_veth(net, name, f"10.{number + 7}.0", f"fd0{number + 7}:")
+            refused = engine.run("start", late.id)
+
+            assert refused.code == 1
+            assert "no free hot-plug port" in refused.err
+            assert net.list_ingress() == {"net0", "net1", "tap0_kata", "tap1_kata"}
+            run_ip("-n", net.pod, "link", "delete", "net2")
+            engine.succeed("start", late.id)
+            assert "10.8.0.2" in late.ask("ip", "addr", "show", "net1")
+
+        assert not net.list_ingress()
 
 
 def test_nothing_is_left_in_the_namespace_after_delete(engine: Engine) -> None:

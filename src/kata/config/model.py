@@ -22,6 +22,7 @@ class HypervisorConfig:
     virtio_fs_daemon: str = ""
     virtio_fs_cache: str = "auto"
     virtio_fs_queue_size: int = 1024
+    pcie_root_port: int = 2
     reclaim_guest_freed_memory: bool = False
 
 
@@ -64,6 +65,7 @@ BOUNDS = {
     "default_vcpus": (1, 240),
     "default_memory": (128, 1 << 24),
     "virtio_fs_queue_size": (16, 1024),
+    "pcie_root_port": (0, 15),
     "dial_timeout": (1, 3600),
     "create_container_timeout": (1, 7200),
 }

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from kata.network.scan import Endpoint, PodLayout, scan_namespace
 from kata.network.tap import name_tap, open_tap
-from kata.network.tcfilter import connect_links, disconnect_links
+from kata.network.tcfilter import NOT_CONNECTED, connect_links, disconnect_links
 from kata.protocol.netlink.counters import Counters, get_counters, parse_counters
 from kata.protocol.netlink.link import change_link, get_link, parse_link, withhold_ipv6_address
+from kata.protocol.netlink.traffic import delete_ingress
 from kata.transport.netlink import Netlink, open_netlink
 
 _NO_IPV6 = {EAFNOSUPPORT, EOPNOTSUPP}
@@ -33,19 +34,37 @@ class PodConnection:
         self._sandbox = sandbox
         self._netlink: Netlink = open_netlink()
         self._plugs: list[Plug] = []
+        self._connected: list[int] = []
 
     def connect(self) -> list[Plug]:
-        """Scan the namespace and make a tap for every endpoint. Raise HostError, or StateError for one that is taken.
+        """Scan the namespace and make a tap for every endpoint that has none yet; return those.
 
-        What was made until a failure goes with `close` and `disconnect`.
+        Raise HostError, or StateError for one that is taken. What was made until a failure goes with `close` and
+        `disconnect_namespace`, or with `withdraw`.
         """
         self.layout = scan_namespace(self._netlink)
-        for index, endpoint in enumerate(self.layout.endpoints):
-            self._plugs.append(self._connect_endpoint(index, endpoint))
-        return self._plugs
+        made = []
+        for endpoint in self.layout.endpoints:
+            if endpoint.link.ifindex not in self._connected:
+                made.append(self._connect_endpoint(endpoint))
+                self._plugs.append(made[-1])
+                self._connected.append(endpoint.link.ifindex)
+        return made
 
-    def _connect_endpoint(self, index: int, endpoint: Endpoint) -> Plug:
-        name = name_tap(index)
+    def hand_over(self, plug: Plug) -> None:
+        """Let go of a tap that the VMM has taken."""
+        self._plugs.remove(plug)
+        _close_plug(plug)
+
+    def withdraw(self) -> None:
+        """Undo the connections whose taps no VMM has taken, so that `connect` makes them again."""
+        for plug in self._plugs:
+            self._netlink.run(delete_ingress(plug.endpoint.link.ifindex), unless=NOT_CONNECTED)
+            self._connected.remove(plug.endpoint.link.ifindex)
+        self.close_taps()
+
+    def _connect_endpoint(self, endpoint: Endpoint) -> Plug:
+        name = name_tap(len(self._connected))
         plug = Plug(endpoint, open_tap(name))
         try:
             tap = self._netlink.ask(get_link(name=name), parse_link)[0].ifindex

@@ -20,7 +20,8 @@ from kata.protocol.netlink.traffic import (
 )
 from kata.transport.netlink import Netlink
 
-_NOT_THERE = {EINVAL, ENOENT, ENODEV}
+NOT_CONNECTED = {EINVAL, ENOENT, ENODEV}
+"""What the kernel says of the ingress queue of a link that has none, or is gone."""
 
 
 def make_cookie(sandbox: str) -> bytes:
@@ -51,9 +52,9 @@ def disconnect_links(netlink: Netlink, sandbox: str) -> None:
     """Take a sandbox's filters off every link of the socket's namespace. Filters of others stay."""
     cookie = make_cookie(sandbox)
     for link in netlink.ask(dump_links(), parse_link):
-        if cookie in netlink.ask(dump_ingress(link.ifindex), parse_cookie, unless=_NOT_THERE):
-            netlink.run(delete_ingress(link.ifindex), unless=_NOT_THERE)
+        if cookie in netlink.ask(dump_ingress(link.ifindex), parse_cookie, unless=NOT_CONNECTED):
+            netlink.run(delete_ingress(link.ifindex), unless=NOT_CONNECTED)
 
 
 def _has_filters(netlink: Netlink, ifindex: int) -> bool:
-    return bool(netlink.ask(dump_ingress(ifindex), bytes, unless=_NOT_THERE))
+    return bool(netlink.ask(dump_ingress(ifindex), bytes, unless=NOT_CONNECTED))

@@ -4,11 +4,13 @@ The whole daemon moves, so that the VMM, should a guest break out into it, finds
 that engines that look for the container's network by the pid of the shim find it.
 """
 
+import asyncio
 import os
 from typing import Any, NamedTuple
 
+from kata.hypervisor.driver import Vm
 from kata.hypervisor.spec import NetDevice
-from kata.network.connection import PodConnection
+from kata.network.connection import Plug, PodConnection
 from kata.network.guestview import describe_interface, describe_neighbours, describe_routes
 from kata.network.namespace import enter_namespace, open_own_namespace
 from kata.protocol.messages import agent as wire
@@ -32,6 +34,7 @@ class SandboxNetwork:
     """The network of one sandbox. Without a namespace the guest has its loopback and nothing else.
 
     `home` is a descriptor of the host's namespace for what has to be run there, None where the daemon never left it.
+    `awaits_links` says that the namespace had none when the VM was described: an engine may make them until `start`.
     """
 
     def __init__(self, sandbox: str, directory: str) -> None:
@@ -39,6 +42,9 @@ class SandboxNetwork:
         self._sandbox = sandbox
         self._directory = directory
         self._connection: PodConnection | None = None
+        self._following = asyncio.Lock()
+        self._is_settled = True
+        self.awaits_links = False
 
     def join(self, namespace: PodNamespace) -> list[NetDevice]:
         """Move this process into the namespace and make a network card of each link in it.
@@ -55,10 +61,9 @@ class SandboxNetwork:
         finally:
             os.close(namespace.descriptor)
         self._connection = PodConnection(self._sandbox)
-        return [
-            NetDevice(f"net{index}", format_mac(plug.endpoint.link.address), plug.taps, mtu=plug.endpoint.link.mtu)
-            for index, plug in enumerate(self._connection.connect())
-        ]
+        cards = [_describe_card(plug) for plug in self._connection.connect()]
+        self.awaits_links = not cards
+        return cards
 
     def close_taps(self) -> None:
         """Let go of what the cards lent."""
@@ -76,6 +81,29 @@ class SandboxNetwork:
         if layout.neighbours:
             await guest.add_neighbours(describe_neighbours(layout))
 
+    async def follow(self, machine: Vm, guest: Guest) -> None:
+        """Give the running VM the links that came into the namespace after it was started.
+
+        Docker and nerdctl make a container's links between `create` and `start`. What failed may be tried again.
+        Raise HostError, GuestError, DeadlineError, or StateError for a link too many.
+        """
+        if self._connection is None or not self.awaits_links:
+            return
+        async with self._following:
+            connection = self._connection
+            try:
+                for plug in connection.connect():
+                    await machine.plug_net(_describe_card(plug))
+                    connection.hand_over(plug)
+                    self._is_settled = False
+                    # Before the next card comes: a name that the kernel gave to one may be meant for another.
+                    await guest.update_interface(describe_interface(plug.endpoint))
+            finally:
+                connection.withdraw()
+            if not self._is_settled:
+                await self.configure(guest)
+                self._is_settled = True
+
     def read_statistics(self) -> list[wire.NetworkStats]:
         """Return what the pod received and sent by each of its links, as the host counted it."""
         counted = [] if self._connection is None else self._connection.read_counters()
@@ -88,6 +116,11 @@ class SandboxNetwork:
         if self.home is not None:
             os.close(self.home)
             self.home = None
+
+
+def _describe_card(plug: Plug) -> NetDevice:
+    link = plug.endpoint.link
+    return NetDevice(f"net{link.ifindex}", format_mac(link.address), plug.taps, mtu=link.mtu)
 
 
 def read_name_servers(spec: dict[str, Any]) -> list[str]:

@@ -127,10 +127,12 @@ class Sandbox:
             self._enter_cgroup(first.spec, os.getpid())
         site = Site(self.id, self.directory, self._root, self._config, self.timeline, self._log)
         cards: list[NetDevice] = []
+        ports = 0
         if namespace is not None:
             with self.timeline.measure("network"):
                 cards = self.network.join(namespace)
-        vm = await start_vm(site, size, cards)
+            ports = self._config.hypervisor.pcie_root_port if self.network.awaits_links else 0
+        vm = await start_vm(site, size, cards, ports)
         self._vm = vm
         self.network.close_taps()
         with self.timeline.measure("guest sandbox"):
@@ -312,7 +314,10 @@ class Sandbox:
 
     async def start_container(self, container_id: str) -> None:
         container = self.find_container(container_id)
+        vm = self.require_running()
         try:
+            with self.timeline.measure("network at start"):
+                await self.network.follow(vm.machine, vm.guest)
             with self.timeline.measure("start container"):
                 self._report(await container.start())
         finally:

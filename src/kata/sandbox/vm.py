@@ -91,14 +91,14 @@ class Site:
     log: Log
 
 
-async def start_vm(site: Site, size: VmSize, cards: Sequence[NetDevice] = ()) -> SandboxVm:
-    """Start a VM with these network cards and wait for its agent.
+async def start_vm(site: Site, size: VmSize, cards: Sequence[NetDevice] = (), ports: int = 0) -> SandboxVm:
+    """Start a VM with these network cards, and ports for as many devices to come, and wait for its agent.
 
     Raise StartError that names the phase and quotes the end of the console; nothing is left then.
     """
     read_console: list[Callable[[], str]] = []
     try:
-        return await _start(site, size, cards, read_console)
+        return await _start(site, size, cards, ports, read_console)
     except StartError:
         raise
     except KataError as error:
@@ -107,7 +107,7 @@ async def start_vm(site: Site, size: VmSize, cards: Sequence[NetDevice] = ()) ->
 
 
 async def _start(
-    site: Site, size: VmSize, cards: Sequence[NetDevice], read_console: list[Callable[[], str]]
+    site: Site, size: VmSize, cards: Sequence[NetDevice], ports: int, read_console: list[Callable[[], str]]
 ) -> SandboxVm:
     timeline = site.timeline
     async with AsyncExitStack() as owned:
@@ -123,7 +123,7 @@ async def _start(
         line = open_line(host.channel, site.directory)
         owned.callback(line.close)
         with timeline.measure("vmm"):
-            spec = _describe_vm(site, size, host, virtiofsd, line, cards)
+            spec = _describe_vm(site, size, host, virtiofsd, line, cards)._replace(hotplug_ports=ports)
             machine = await host.hypervisor.start(spec, timeout=_VMM_TIMEOUT)
             owned.push_async_callback(machine.stop, timeout=_STOP_TIMEOUT)
             record_process(site.directory, machine.pid)

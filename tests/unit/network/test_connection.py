@@ -113,6 +113,23 @@ def test_a_connection_leaves_nothing_once_it_was_closed_and_disconnected() -> No
         assert [row["ifname"] for row in read_ip("link", "show", "type", "tun")] == []
 
 
+def test_links_that_come_later_are_connected_alone_and_withdrawn_when_no_vmm_takes_them() -> None:
+    with enter_network_namespace():
+        _make_link()
+        connection = PodConnection("one")
+        for plug in connection.connect():
+            connection.hand_over(plug)
+        assert connection.connect() == []
+
+        _make_link("net1")
+        for _attempt in range(2):
+            assert [plug.endpoint.link.name for plug in connection.connect()] == ["net1"]
+            assert "net1" in _list_ingress()
+            connection.withdraw()
+            assert _list_ingress() == {"eth0"}
+        connection.close()
+
+
 def test_a_namespace_that_is_connected_is_refused_to_others() -> None:
     with enter_network_namespace():
         _make_link()
