@@ -8,6 +8,7 @@ from kata.errors import ProtocolError, UsageError
 from kata.protocol.messages.cri import POD_CONFIG_TYPE, LinuxContainerResources, LinuxPodSandboxConfig, PodSandboxConfig
 from kata.protocol.messages.sandboxapi import CreateSandboxRequest
 from kata.protocol.oci.default import OCI_VERSION
+from kata.protocol.oci.pod import TYPE_KEYS
 from kata.sys.file import read_text, replace_file
 
 _PREFIX = "cri-containerd"
@@ -29,21 +30,25 @@ def write_pod_spec(request: CreateSandboxRequest) -> str:
 def make_pod_spec(request: CreateSandboxRequest) -> dict[str, Any]:
     """Translate the CRI's pod: its name, cgroup, limits, kernel settings and network namespace."""
     pod = PodSandboxConfig()
+    role: dict[str, str] = {}
+    network = [{"type": "network"} | ({"path": request.netns_path} if request.netns_path else {})]
     if request.options is not None and request.options.type_url.rpartition("/")[2] == POD_CONFIG_TYPE:
         try:
             pod = PodSandboxConfig.decode(request.options.value)
         except ProtocolError as error:
             raise UsageError(f"the configuration of sandbox {request.sandbox_id} cannot be read: {error}") from error
+        role = {TYPE_KEYS[0]: "sandbox"}
+        if not request.netns_path:  # with the CRI that is the host's network, not a new one
+            network = []
     linux = pod.linux or LinuxPodSandboxConfig()
-    network = {"type": "network"} | ({"path": request.netns_path} if request.netns_path else {})
     return {
         "ociVersion": OCI_VERSION,
         "hostname": pod.hostname,
         "root": {"path": "rootfs"},
-        "annotations": {**pod.annotations, **request.annotations},
+        "annotations": {**pod.annotations, **request.annotations, **role},
         "linux": {
             "cgroupsPath": _find_cgroups_path(linux.cgroup_parent, request.sandbox_id),
-            "namespaces": [network],
+            "namespaces": network,
             "resources": _make_resources(linux.resources or LinuxContainerResources()),
             "sysctl": linux.sysctls,
         },

@@ -5,18 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from kata.errors import UsageError
+from kata.errors import UnsupportedError, UsageError
 from kata.protocol.messages import cri
 from kata.protocol.messages.google import Any
 from kata.protocol.messages.sandboxapi import CreateSandboxRequest
+from kata.protocol.oci.network import find_network_namespace
 from kata.protocol.oci.pod import Role
 from kata.shim.bundle import find_place
 from kata.shim.podspec import make_pod_spec, write_pod_spec
 
 
-def _make_request(config: cri.PodSandboxConfig, bundle: str = "") -> CreateSandboxRequest:
+def _make_request(
+    config: cri.PodSandboxConfig, bundle: str = "", network: str = "/run/netns/n"
+) -> CreateSandboxRequest:
     options = Any(type_url=cri.POD_CONFIG_TYPE, value=config.encode())
-    return CreateSandboxRequest(sandbox_id="pod", bundle_path=bundle, options=options, netns_path="/run/netns/n")
+    return CreateSandboxRequest(sandbox_id="pod", bundle_path=bundle, options=options, netns_path=network)
 
 
 def test_the_pods_name_limits_cgroup_settings_and_network_are_in_the_spec() -> None:
@@ -24,12 +27,24 @@ def test_the_pods_name_limits_cgroup_settings_and_network_are_in_the_spec() -> N
     linux = cri.LinuxPodSandboxConfig(cgroup_parent="/kube", sysctls={"net.a": "1"}, resources=limits)
     spec = make_pod_spec(_make_request(cri.PodSandboxConfig(hostname="web", annotations={"a": "b"}, linux=linux)))
 
-    assert (spec["hostname"], spec["annotations"]) == ("web", {"a": "b"})
+    assert spec["hostname"] == "web"
+    assert spec["annotations"] == {"a": "b", "io.kubernetes.cri.container-type": "sandbox"}
     assert spec["linux"]["cgroupsPath"] == "/kube/pod"
     assert spec["linux"]["sysctl"] == {"net.a": "1"}
     assert spec["linux"]["namespaces"] == [{"type": "network", "path": "/run/netns/n"}]
     assert spec["linux"]["resources"]["cpu"] == {"quota": 150_000, "period": 100_000, "shares": 0}
     assert spec["linux"]["resources"]["memory"] == {"limit": 1 << 28}
+
+
+def test_a_pod_on_the_hosts_network_is_refused() -> None:
+    spec = make_pod_spec(_make_request(cri.PodSandboxConfig(), network=""))
+
+    with pytest.raises(UnsupportedError, match="host's network"):
+        find_network_namespace(spec)
+
+
+def test_a_sandbox_that_is_no_pod_of_the_cri_gets_a_network_of_its_own() -> None:
+    assert find_network_namespace(make_pod_spec(CreateSandboxRequest(sandbox_id="alone"))) == ""
 
 
 def test_a_slice_of_systemd_gets_containerds_form_of_a_scope() -> None:
