@@ -13,6 +13,10 @@ from kata.errors import HostError
 
 _BASE = "/sys/fs/cgroup"
 _REMOVE_TIMEOUT = 5.0
+_RACES = 10
+
+_OWNER_MARK = "trusted.kata"
+"""The extended attribute of a cgroup that this runtime made: whoever leaves it last may remove it."""
 
 
 def translate_path(path: str) -> str:
@@ -56,21 +60,30 @@ def create_cgroup(path: str, before: Callable[[str], None], hierarchies: Sequenc
     `before` is told each directory that is about to be made, parents first. Raise HostError.
     """
     for hierarchy in list_hierarchies() if hierarchies is None else hierarchies:
-        directory = hierarchy
-        for part in translate_path(path).split("/"):
-            directory = f"{directory}/{part}"
-            if not os.path.exists(directory):
-                before(directory)
-                _make(directory)
+        directory = f"{hierarchy}/{translate_path(path)}"
+        for left in reversed(range(_RACES)):
+            try:
+                _make_below(hierarchy, translate_path(path), before)
+            except FileNotFoundError as error:  # another sandbox was the last in a parent, and removed it
+                if not left:
+                    raise HostError(f"cgroup {directory} cannot be made: {error.strerror}") from error
+            except OSError as error:
+                raise HostError(f"cgroup {directory} cannot be made: {error.strerror}") from error
+            else:
+                break
 
 
-def _make(directory: str) -> None:
-    try:
-        with contextlib.suppress(FileExistsError):  # the engine, or the pod's next container, was faster
-            os.mkdir(directory)
-        _copy_cpuset(directory)
-    except OSError as error:
-        raise HostError(f"cgroup {directory} cannot be made: {error.strerror}") from error
+def _make_below(hierarchy: str, path: str, before: Callable[[str], None]) -> None:
+    directory = hierarchy
+    for part in path.split("/"):
+        directory = f"{directory}/{part}"
+        if not os.path.exists(directory):
+            before(directory)
+            with contextlib.suppress(FileExistsError):  # the engine, or the pod's next container, was faster
+                os.mkdir(directory)
+                with contextlib.suppress(OSError):  # without the mark it stays for whoever made it in the ledger
+                    os.setxattr(directory, _OWNER_MARK, b"1")
+            _copy_cpuset(directory)
 
 
 def _copy_cpuset(directory: str) -> None:
@@ -131,22 +144,29 @@ def drop_cgroup(path: str) -> bool:
 def remove_cgroup(directory: str) -> None:
     """Remove one directory of a hierarchy, waiting a little for processes that are just ending.
 
-    One that others use by now stays.
+    One that others use by now stays. Parents that a sandbox made and nobody uses any more go with it, whichever
+    sandbox made them.
     """
     deadline = time.monotonic() + _REMOVE_TIMEOUT
     while True:
         try:
             os.rmdir(directory)
         except FileNotFoundError:
-            return
+            break
         except OSError:
             if time.monotonic() > deadline or _has_children(directory):
                 return
             time.sleep(0.01)
         else:
-            return
+            break
+    with contextlib.suppress(OSError):  # the first that is gone, not this runtime's, or in use
+        while os.getxattr(directory := os.path.dirname(directory), _OWNER_MARK):
+            os.rmdir(directory)
 
 
 def _has_children(directory: str) -> bool:
-    with os.scandir(directory) as entries:
-        return any(entry.is_dir() for entry in entries)
+    try:
+        with os.scandir(directory) as entries:
+            return any(entry.is_dir() for entry in entries)
+    except FileNotFoundError:  # another sandbox was the last in it, just now
+        return False

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kata.errors import HostError
-from kata.resources.cgroup import create_cgroup, drop_cgroup, join_cgroup, list_hierarchies, translate_path
+from kata.resources.cgroup import (
+    create_cgroup,
+    drop_cgroup,
+    join_cgroup,
+    list_hierarchies,
+    remove_cgroup,
+    translate_path,
+)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +51,31 @@ def test_every_directory_is_told_before_it_is_made_parents_first(tmp_path: Path)
 
     assert told == [(f"{tmp_path}/a", False), (f"{tmp_path}/a/b", False)]
     assert (tmp_path / "a" / "b").is_dir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: marks directories with trusted extended attributes")
+def test_a_shared_parent_goes_with_the_last_of_its_cgroups_and_one_of_the_engines_stays(tmp_path: Path) -> None:
+    (tmp_path / "engine").mkdir()
+    for name in ("first", "second"):
+        create_cgroup(f"/engine/pods/{name}", lambda _: None, [str(tmp_path)])
+
+    remove_cgroup(f"{tmp_path}/engine/pods/first")
+    remove_cgroup(f"{tmp_path}/engine/pods")
+    assert (tmp_path / "engine/pods/second").is_dir()
+    remove_cgroup(f"{tmp_path}/engine/pods/second")
+    assert [path.name for path in tmp_path.rglob("*")] == ["engine"]
+
+
+def test_a_parent_that_goes_while_a_cgroup_is_made_in_it_is_made_again(tmp_path: Path) -> None:
+    races = iter([True, False, False, False])
+
+    def remove_parent(directory: str) -> None:
+        if directory.endswith("/leaf") and next(races):
+            os.rmdir(os.path.dirname(directory))
+
+    create_cgroup("/a/leaf", remove_parent, [str(tmp_path)])
+
+    assert (tmp_path / "a" / "leaf").is_dir()
 
 
 def test_a_cgroup_that_somebody_else_makes_at_the_same_time_is_used(tmp_path: Path) -> None:
