@@ -15,7 +15,7 @@ PYTEST      := $(VENV)/bin/pytest
 RUNTIMES    ?= $(PREFIX)/bin/kata-runtime runc
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install install-code install-guest uninstall peers test test-unit test-guest check lint conformance bench clean packages
+.PHONY: help demo install install-code install-guest uninstall peers test test-unit test-guest soak check lint conformance bench clean packages
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,7 +63,10 @@ test-unit: $(VENV)/complete
 	$(PYTEST) tests/unit
 
 test-guest: $(VENV)/complete
-	$(PYTEST) $(wildcard tests/guest tests/faults tests/podman tests/containerd tests/cri tests/crio tests/nerdctl tests/docker)
+	$(PYTEST) $(wildcard tests/guest tests/faults tests/podman tests/containerd tests/cri tests/crio tests/nerdctl tests/docker tests/load)
+
+soak: packages $(VENV)/complete install ## load one pod with 500 containers and 1000 execs, start 20 pods; takes most of an hour
+	KATA_SOAK=500,1000,20 $(PYTEST) tests/load
 
 check: lint test-unit ## lint, types, layers, unit tests: no VM
 

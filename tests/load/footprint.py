@@ -1,0 +1,50 @@
+"""What a pod costs the host at one moment: what must not grow with the containers and processes that it has had."""
+
+import os
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from containerd.daemon import Containerd
+
+_STATE = Path("/run/kata")
+_ANONYMOUS = re.compile(r"^Pss_Anon: +(\d+) kB$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """`memory` is in KiB, all others are counts.
+
+    It is the anonymous part of the shim's proportional set size (proc(5), smaps_rollup): its share of Python's files
+    changes whenever some other Python of the host starts or ends.
+    """
+
+    memory: int
+    threads: int
+    descriptors: int
+    qemu_descriptors: int
+    state_files: int
+    cgroups: int
+    mounts: int
+
+    def find_growth(self, before: "Footprint") -> dict[str, int]:
+        """Return by how much each figure but the memory is more than it was."""
+        changes = {field.name: getattr(self, field.name) - getattr(before, field.name) for field in fields(self)}
+        return {name: change for name, change in changes.items() if change > 0 and name != "memory"}
+
+
+def measure_pod(daemon: Containerd, pod: str) -> Footprint:
+    """Look at the pod's shim and QEMU, and at what carries the daemon's token on the host and in the shim's mounts."""
+    shim, qemu = daemon.find_pid(pod), daemon.find_process(pod, "qemu-system")
+    mounts = Path(f"/proc/{shim}/mountinfo").read_text() + Path("/proc/self/mountinfo").read_text()
+    rollup = _ANONYMOUS.search(Path(f"/proc/{shim}/smaps_rollup").read_text())
+    assert rollup is not None, "this kernel does not tell Pss_Anon"
+    return Footprint(
+        memory=int(rollup[1]),
+        threads=len(os.listdir(f"/proc/{shim}/task")),
+        descriptors=len(os.listdir(f"/proc/{shim}/fd")),
+        qemu_descriptors=len(os.listdir(f"/proc/{qemu}/fd")),
+        state_files=sum(daemon.token in str(path) for path in _STATE.rglob("*")),
+        cgroups=sum(line.startswith("cgroup: ") for line in daemon.find_traces(daemon.token)),
+        mounts=sum(daemon.token in line or pod in line for line in mounts.splitlines()),
+    )
