@@ -1,33 +1,18 @@
 """A real CRI-O with directories of its own, and crictl to drive it; the shim is that of this tree."""
 
 import json
-import os
 import subprocess
 import time
 from pathlib import Path
 from typing import Any, Self
 
 import leaks
+from containerd.daemon import write_kata_configuration, write_shim
 from containerd.images import IMAGE, write_image
 from peers import require_installed, require_program
 
 _PAUSE = "localhost/kata-test/pause:latest"
 _TIMEOUT = 120.0
-_TREE = Path(__file__).parents[2]
-_ARTEFACTS = Path(os.environ.get("KATA_ARTEFACTS", "/usr/local/share/kata-containers"))
-_LAUNCHER = """#!/usr/bin/python3 -IS
-import sys
-sys.path.insert(0, {source!r})
-from kata.shim.main import main
-sys.exit(main())
-"""
-_KATA = """
-[hypervisor.qemu]
-accelerator = "tcg"
-kernel = "{kernel}"
-image = "{image}"
-default_memory = 512
-"""
 _CONFIG = """
 [crio]
 root = "{place}/root"
@@ -79,13 +64,11 @@ class Crio:
         self._crictl = require_program("cri-tools", "crictl")
         pinns = require_program("cri-o", "pinns")
         require_installed("conmon")
-        for name in ("bin", "cni", "hooks", "log"):
+        for name in ("cni", "hooks", "log"):
             (place / name).mkdir(parents=True)
-        shim = place / "bin" / "containerd-shim-kata-v2"
-        shim.write_text(_LAUNCHER.format(source=str(_TREE / "src")))
-        shim.chmod(0o755)
+        write_shim(place)
+        write_kata_configuration(place, image)
         (place / "crio.conf").write_text(_CONFIG.format(place=place, pinns=pinns))
-        (place / "kata.toml").write_text(_KATA.format(kernel=_ARTEFACTS / "vmlinuz.container", image=image))
         (place / "policy.json").write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
         ipam = {"type": "host-local", "dataDir": f"{place}/ipam", "ranges": [[{"subnet": "10.87.0.0/24"}]]}
         network = {"cniVersion": "0.4.0", "name": token, "plugins": [{"type": "ptp", "ipam": ipam}]}
