@@ -57,6 +57,9 @@ def creating(engine: Engine, phase: str) -> Iterator[Creation]:
             yield creation
         finally:
             process.kill()
+            process.wait()
+            # What a failed assertion leaves is not the next test's: there may be nothing to delete.
+            engine.run("delete", "--force", container)
 
 
 def remove_all(engine: Engine, container: str, before: set[str]) -> None:

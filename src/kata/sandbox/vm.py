@@ -130,7 +130,7 @@ async def _start(
             virtiofsd.connection.close()
         read_console.append(machine.read_console)
         with timeline.measure("guest boot"):
-            guest = await _reach_agent(site, machine, line)
+            guest = await _reach_agent(site, machine, virtiofsd, line)
             owned.callback(guest.client.close)
         logger = asyncio.create_task(copy_agent_log(line, f"{site.directory}/agent.log"))
         owned.callback(logger.cancel)
@@ -202,21 +202,25 @@ def _list_agent_parameters(config: AgentConfig) -> list[str]:
     return parameters
 
 
-async def _reach_agent(site: Site, machine: Vm, line: Line) -> Guest:
-    """Wait for the agent's first answer, or for the VM's end, whichever comes first."""
+async def _reach_agent(site: Site, machine: Vm, virtiofsd: Virtiofsd, line: Line) -> Guest:
+    """Wait for the agent's first answer, or for the end of the VM or of its share, whichever comes first."""
     reaching = asyncio.create_task(_open_guest(line, float(site.config.agent.dial_timeout)))
     ending = asyncio.create_task(machine.wait_exit())
+    # virtiofsd's worker process can outlive the one that we know, and a guest would boot on a share that is lost.
+    unshared = asyncio.create_task(virtiofsd.wait())
     try:
-        await asyncio.wait({reaching, ending}, return_when=asyncio.FIRST_COMPLETED)
-        if reaching.done() and isinstance(reaching.exception(), GuestError):
-            # A guest that dies hangs up first; how it died is what the operator needs to know.
+        await asyncio.wait({reaching, ending, unshared}, return_when=asyncio.FIRST_COMPLETED)
+        if unshared.done() or (reaching.done() and isinstance(reaching.exception(), GuestError)):
+            # A guest that dies hangs up first, and its share ends with it; how it died is what the operator needs.
             await asyncio.wait({ending}, timeout=_LAST_WORDS_TIMEOUT)
         if ending.done():
             raise GuestError(ending.result().reason)
+        if unshared.done():
+            raise GuestError(f"virtiofsd {unshared.result().describe()}")
         return reaching.result()
     finally:
-        reaching.cancel()
-        ending.cancel()
+        for task in (reaching, ending, unshared):
+            task.cancel()
 
 
 async def _open_guest(line: Line, timeout: float) -> Guest:

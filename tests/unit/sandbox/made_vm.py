@@ -32,15 +32,21 @@ def start_machine(directory: Path, argv: list[str], *descriptors: int) -> QemuVm
     return QemuVm(spec, child, QmpSession(control), console, log, undo)
 
 
+def start_share_server(directory: Path) -> Virtiofsd:
+    """Own a process as virtiofsd is owned."""
+    connection, theirs = socket.socketpair()
+    theirs.close()
+    return Virtiofsd(
+        start_child("virtiofsd", ["sleep", "60"]), connection, BoundedLog(str(directory / "virtiofsd.log"))
+    )
+
+
 @pytest.fixture
 async def vm(tmp_path: Path, peer: Peer) -> AsyncIterator[SandboxVm]:
     async with AsyncExitStack() as owned:
         machine = start_machine(tmp_path, ["sleep", "60"])
         owned.push_async_callback(machine.stop, timeout=0)
-        connection, theirs = socket.socketpair()
-        theirs.close()
-        log = BoundedLog(str(tmp_path / "virtiofsd.log"))
-        virtiofsd = Virtiofsd(start_child("virtiofsd", ["sleep", "60"]), connection, log)
+        virtiofsd = start_share_server(tmp_path)
         owned.push_async_callback(virtiofsd.stop)
         guest = await open_guest(str(tmp_path / "agent.sock"))
         owned.callback(guest.client.close)

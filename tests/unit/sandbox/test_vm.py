@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from kata.sandbox.vm import SandboxVm, Site, _reach_agent
 from kata.sys.process import is_alive
 from kata.transport.child import start_child
 from peer import Peer
-from unit.sandbox.made_vm import peer, start_machine, vm
+from unit.sandbox.made_vm import peer, start_machine, start_share_server, vm
 
 __all__ = ["peer", "vm"]
 
@@ -56,17 +57,43 @@ def _talk_nonsense(peer: Peer) -> None:
 
 
 async def test_a_vmm_that_dies_while_its_agent_is_awaited_says_why(tmp_path: Path) -> None:
-    site = Site("s", str(tmp_path), str(tmp_path), Configuration(), Timeline(f"{tmp_path}/t"), Log("s", "test"))
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(find_port_socket(str(tmp_path), AGENT_PORT))
-        listener.listen()
+    with _listen_for_agent(tmp_path) as listener:
         argv = [sys.executable, "-ISc", _DIES_WHEN_CALLED, str(listener.fileno())]
         machine = start_machine(tmp_path, argv, listener.fileno())
+    virtiofsd = start_share_server(tmp_path)
     try:
         with pytest.raises(GuestError, match="QEMU exited with status 3: out of memory"):
-            await _reach_agent(site, machine, Line("vport://1024", (), str(tmp_path)))
+            await _reach_agent(_describe_site(tmp_path), machine, virtiofsd, Line("vport://1024", (), str(tmp_path)))
     finally:
+        await virtiofsd.stop()
         await machine.stop(timeout=0)
+
+
+async def test_a_share_that_is_lost_while_the_agent_is_awaited_says_why(tmp_path: Path) -> None:
+    machine = start_machine(tmp_path, ["sleep", "60"])
+    virtiofsd = start_share_server(tmp_path)
+    try:
+        with _listen_for_agent(tmp_path):
+            line = Line("vport://1024", (), str(tmp_path))
+            reaching = asyncio.create_task(_reach_agent(_describe_site(tmp_path), machine, virtiofsd, line))
+            os.kill(virtiofsd.pid, signal.SIGKILL)
+            with pytest.raises(GuestError, match="virtiofsd was killed by signal 9"):
+                await asyncio.wait_for(reaching, 10)
+    finally:
+        await virtiofsd.stop()
+        await machine.stop(timeout=0)
+
+
+def _describe_site(directory: Path) -> Site:
+    at = str(directory)
+    return Site("s", at, at, Configuration(), Timeline(f"{at}/t"), Log("s", "test"))
+
+
+def _listen_for_agent(directory: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(find_port_socket(str(directory), AGENT_PORT))
+    listener.listen()
+    return listener
 
 
 @pytest.mark.parametrize(
