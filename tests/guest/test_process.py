@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from engine import Change, Container, Engine, add_mount, combine, grant
+from mounts import PrivateFolder, private_folder
+
+__all__ = ["private_folder"]
 
 STATUS = ("cat", "/proc/self/status")
 
@@ -144,6 +147,20 @@ def test_a_single_file_of_the_host_is_bound(engine: Engine, pod: Container, tmp_
     assert "Read-only file system" in result.err
     assert (tmp_path / "rw").read_text() == "one\nmore\n"
     assert (tmp_path / "ro").read_text() == "two\n"
+
+
+def test_what_is_mounted_on_the_host_after_the_pods_start_is_in_a_later_container_and_goes_with_it(
+    engine: Engine, pod: Container, private_folder: PrivateFolder
+) -> None:
+    volume = private_folder.mount_volume("late")
+    (volume / "in").write_text("from the volume\n")
+    change = add_mount("/data", "bind", str(volume), "rbind", "rw")
+    done = engine.run_container("sh", "-c", "cat /data/in; cp /data/in /data/out", pod=pod.id, change=change)
+
+    assert done.text == "from the volume\n"
+    assert (volume / "out").read_text() == "from the volume\n"
+    private_folder.unmount_volume(volume)
+    assert private_folder.find_holders(volume) == set()
 
 
 def test_what_the_host_writes_into_a_bind_later_is_seen_in_the_guest(

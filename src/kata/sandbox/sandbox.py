@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -21,16 +21,15 @@ from kata.resources.size import size_vm
 from kata.sandbox import store
 from kata.sandbox.attach import Attachments
 from kata.sandbox.container import Bundle, Container, name_moment, read_bundle
+from kata.sandbox.hostfiles import HostFiles
 from kata.sandbox.ledger import Kind, record_resource, release_resources
 from kata.sandbox.management import Management
 from kata.sandbox.network import PodNamespace, SandboxNetwork, read_name_servers
 from kata.sandbox.portforward import PortForward
 from kata.sandbox.process import LOST_STATUS
 from kata.sandbox.states import SandboxState, Status, move_sandbox
-from kata.sandbox.translation import GUEST_SHARE, GUEST_SHM, Shared, translate_spec
+from kata.sandbox.translation import GUEST_SHARE, GUEST_SHM
 from kata.sandbox.vm import SHARE_TAG, SandboxVm, Site, start_vm
-from kata.storage.share import Share
-from kata.sys.mount import clone_trees_of
 
 _STAND_IN_TIMEOUT = 10.0
 _CHECK_TIMEOUT = 5.0
@@ -63,10 +62,12 @@ class Sandbox:
         *,
         namespace: str = "",
         durations: Durations | None = None,
+        files: HostFiles | None = None,
     ) -> None:
         """`on_oom` is told each container that ran out of memory; by default a file `oom` in its bundle is.
 
         `namespace` is containerd's: ids are unique within one. `durations` counts the calls that come to this daemon.
+        `files` finds the host's files; by default it looks from the containers' stand-ins.
         """
         self.id = store.make_key(sandbox_id, namespace)
         self.directory = store.find_sandbox_dir(root, self.id)
@@ -79,6 +80,7 @@ class Sandbox:
         self._root = root
         self._config = Configuration()
         self._attachments = attachments
+        self._files = files or HostFiles()
         self._log = log
         self._on_oom = on_oom or _leave_word_of_oom
         self._state = SandboxState.CREATED
@@ -228,7 +230,7 @@ class Sandbox:
             await self.stop()
 
     async def _create(self, vm: SandboxVm, container_id: str, bundle: Bundle, pid: int) -> None:
-        translation = translate_spec(bundle.spec, container_id, bundle.path, f"/proc/{pid}/root")
+        translation = self._files.translate(bundle, container_id, pid)
         if self._config.runtime.disable_guest_seccomp and translation.spec.Linux is not None:
             translation.spec.Linux.Seccomp = None
         attachment = await self._attachments.take(container_id, "", timeout=_STAND_IN_TIMEOUT)
@@ -253,7 +255,7 @@ class Sandbox:
             if pid != os.getpid():
                 self._enter_cgroup(bundle.spec, pid)
             with self.timeline.measure("share files"):
-                share_files(vm.share, translation.shared, pid)
+                self._files.put_into(vm.share, translation.shared, pid)
             with self.timeline.measure("create container"):
                 await container.create(translation, attachment)
         except BaseException:
@@ -440,27 +442,6 @@ class Sandbox:
         if vm is None:
             raise StateError(f"sandbox {self.id} is {self._state}")
         return vm
-
-
-def share_files(share: Share, wanted: Sequence[Shared], pid: int) -> None:
-    """Put host files into the share, as process `pid` sees them: it came when the engine had mounted everything.
-
-    Raise NotFoundError that names the one that is missing.
-    """
-    namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        trees = clone_trees_of(namespace, [shared.source for shared in wanted])
-    finally:
-        os.close(namespace)
-    try:
-        for shared, tree in zip(wanted, trees, strict=True):
-            if isinstance(tree, OSError):
-                raise NotFoundError(f"{shared.source} cannot be shared with the guest: {tree.strerror}") from tree
-            share.attach(tree, shared.name, readonly=shared.readonly)
-    finally:
-        for tree in trees:
-            if isinstance(tree, int):
-                os.close(tree)
 
 
 def _leave_word_of_oom(container: Container) -> None:

@@ -29,11 +29,15 @@ _NAME_SIZE = 32  # characters of a source in its name, which has 255 bytes with 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """A host path to be bound into the share under `name`."""
+    """A host path to be bound into the share under `name`.
+
+    A `local` one is what the sandbox's own daemon mounted, where the engine left that to it.
+    """
 
     source: str
     name: str
     readonly: bool
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ def translate_spec(document: dict[str, Any], container: str, bundle: str, root: 
     spec = load_message(oci.Spec, document, "config.json")
     if spec.Root is None or spec.Process is None:
         raise UsageError(f"container {container}: config.json has no {'root' if spec.Root is None else 'process'}")
-    shared = [Shared(os.path.join(bundle, spec.Root.Path), f"{container}/rootfs", readonly=False)]
+    shared = [Shared(os.path.join(bundle, spec.Root.Path), f"{container}/rootfs", readonly=False, local=True)]
     spec.Root.Path = f"{GUEST_SHARE}/{container}/rootfs"
     spec.Mounts = [_translate_mount(mount, container, bundle, root, shared) for mount in spec.Mounts]
     spec.Annotations = spec.Annotations | {

@@ -10,6 +10,7 @@ from contextlib import suppress
 from kata.errors import UsageError
 from kata.observe.log import Log
 from kata.protocol.ttrpc.engine import Call
+from kata.sandbox.hostfiles import HostFiles
 from kata.shim.bootstrap import read_input
 from kata.shim.fifo import FifoTable
 from kata.shim.flags import Invocation
@@ -54,7 +55,7 @@ async def _run(sandbox: str, namespace: str, choice: ConfigChoice, mounts: int, 
     loop = asyncio.get_running_loop()
     fifos = FifoTable(namespace)
     publisher = Publisher(os.environ.get("TTRPC_ADDRESS", ""), namespace, lambda text: log.write("error", text))
-    pod = Pod(sandbox, namespace, fifos, choice, log)
+    pod = Pod(sandbox, namespace, fifos, choice, log, HostFiles(mounts))
     calls = TaskCalls(pod, fifos, publisher, mounts)
     services = {**list_services(calls), **list_sandbox_services(SandboxCalls(pod, calls.note_oom, calls.finished))}
     connections: set[ServerConnection] = set()

@@ -14,6 +14,7 @@ from kata.protocol.oci.network import find_network_namespace
 from kata.sandbox import store
 from kata.sandbox.collect import release_sandbox
 from kata.sandbox.container import Container, read_bundle
+from kata.sandbox.hostfiles import HostFiles
 from kata.sandbox.network import PodNamespace
 from kata.sandbox.sandbox import Sandbox
 from kata.shim.address import write_word
@@ -25,7 +26,9 @@ from kata.sys.tree import remove_tree
 class Pod:
     """Opens the sandbox for the first container, and removes its directory when it is gone."""
 
-    def __init__(self, sandbox_id: str, namespace: str, fifos: FifoTable, choice: ConfigChoice, log: Log) -> None:
+    def __init__(
+        self, sandbox_id: str, namespace: str, fifos: FifoTable, choice: ConfigChoice, log: Log, files: HostFiles
+    ) -> None:
         self.id = sandbox_id
         self._namespace = namespace
         self._key = store.make_key(sandbox_id, namespace)
@@ -33,6 +36,7 @@ class Pod:
         self._fifos = fifos
         self._choice = choice
         self._log = log
+        self._files = files
         self.is_lasting = False
         self._sandbox: Sandbox | None = None
         self._follower: asyncio.Task[None] | None = None
@@ -64,6 +68,7 @@ class Pod:
                 on_oom,
                 namespace=self._namespace,
                 durations=self.durations,
+                files=self._files,
             )
             self._follower = asyncio.create_task(self._follow(self._sandbox, directory, lock))
             self._sandbox.start(bundle, config, namespace, lasting=lasting)

@@ -1,0 +1,62 @@
+"""The host's files of containers, as the engine sees them when it asks for a container.
+
+A daemon's own mounts are a copy of the host's from when it started. What is mounted later reaches it only where the
+host's mounts propagate, which nothing promises, so files are looked up where the engine mounted them.
+"""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+
+from kata.errors import NotFoundError
+from kata.sandbox.container import Bundle
+from kata.sandbox.translation import Shared, Translation, translate_spec
+from kata.storage.share import Share
+from kata.sys.mount import clone_trees_of, visit_namespace
+
+
+class HostFiles:
+    """Looks up what is to be shared with the guest."""
+
+    def __init__(self, engine: int | None = None) -> None:
+        """`engine` is a descriptor of the mount namespace of an engine that has a shim.
+
+        Without one, a container's files are as its stand-in sees them: that came when all was mounted.
+        """
+        self._engine = engine
+
+    def translate(self, bundle: Bundle, container: str, pid: int) -> Translation:
+        """Translate the spec of the container whose stand-in has the pid `pid`; raise what `translate_spec` raises."""
+        if self._engine is None:
+            return translate_spec(bundle.spec, container, bundle.path, f"/proc/{pid}/root")
+        return visit_namespace(self._engine, partial(translate_spec, bundle.spec, container, bundle.path))
+
+    def put_into(self, share: Share, wanted: Sequence[Shared], pid: int) -> None:
+        """Put files into the share; those that are `local` as the process `pid` sees them in any case.
+
+        Raise NotFoundError that names the one that is missing.
+        """
+        namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if self._engine is None:
+                _put_into(share, wanted, namespace)
+                return
+            _put_into(share, [shared for shared in wanted if shared.local], namespace)
+            _put_into(share, [shared for shared in wanted if not shared.local], self._engine)
+        finally:
+            os.close(namespace)
+
+
+def _put_into(share: Share, wanted: Sequence[Shared], namespace: int) -> None:
+    if not wanted:
+        return
+    trees = clone_trees_of(namespace, [shared.source for shared in wanted])
+    try:
+        for shared, tree in zip(wanted, trees, strict=True):
+            if isinstance(tree, OSError):
+                raise NotFoundError(f"{shared.source} cannot be shared with the guest: {tree.strerror}") from tree
+            share.attach(tree, shared.name, readonly=shared.readonly)
+    finally:
+        for tree in trees:
+            if isinstance(tree, int):
+                os.close(tree)
