@@ -108,6 +108,11 @@ class Crictl:
         found = leaks.find_traces(pod, Path("/run/kata"))
         return {line for line in found if pod in line}
 
+    def wait_until_gone(self, pod: str) -> set[str]:
+        """Wait until nothing on this host has the pod's id: containerd cleans up after it in the background."""
+        others = leaks.find_traces(pod, Path("/run/kata")) - self.find_traces(pod)
+        return {line for line in leaks.wait_until_clean(pod, Path("/run/kata"), allowed=others) if pod in line}
+
     def _write(self, name: str, document: dict[str, object]) -> Path:
         file = self.daemon.place / name
         file.write_text(json.dumps(document))

@@ -1,4 +1,7 @@
-"""A containerd that serves Kubernetes' CRI with the handlers `kata` and `runc`, and its images from a registry."""
+"""A containerd that serves Kubernetes' CRI, and its images from a registry.
+
+Its handlers are `kata`, `kata-sandbox`, whose pods have no pause container (since containerd 2), and `runc`.
+"""
 
 import json
 import os
@@ -46,6 +49,11 @@ state = "{place}/state"
     runtime_type = "io.containerd.kata.v2"
     privileged_without_host_devices = true
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata.options]
+      ConfigPath = "{place}/kata.toml"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata-sandbox]
+    runtime_type = "io.containerd.kata.v2"
+    sandboxer = "shim"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata-sandbox.options]
       ConfigPath = "{place}/kata.toml"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"

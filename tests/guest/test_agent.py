@@ -133,12 +133,34 @@ async def test_namespaces_are_the_sandboxs_or_its_own(vm: AgentVm) -> None:
 async def test_containers_can_share_the_first_ones_processes(artefacts: Path, tmp_path: Path) -> None:
     async with boot_vm(tmp_path, artefacts) as fresh:
         await fresh.create("pause", "sleep", "1000")
-        request = make_container("peer", "ps")
-        request.sandbox_pidns = True
-        await fresh.do("CreateContainer", request)
-        await fresh.do("StartContainer", agent.StartContainerRequest(container_id="peer"))
+        await _start_sharing(fresh, "peer", "ps")
         assert b"sleep 1000" in await fresh.read("peer")
         assert await fresh.wait("peer") == 0
+
+
+async def test_containers_of_a_pod_without_a_pause_container_share_processes_and_outlive_each_other(
+    artefacts: Path, tmp_path: Path
+) -> None:
+    member = {"io.katacontainers.pkg.oci.container_type": "pod_container"}
+    async with boot_vm(tmp_path, artefacts) as fresh:
+        await _start_sharing(fresh, "first", "sleep", "1111", annotations=member)
+        await _start_sharing(fresh, "second", "sleep", "2222", annotations=member)
+        await fresh.do("SignalProcess", agent.SignalProcessRequest(container_id="first", signal=9))
+        assert await fresh.wait("first") == 137
+        await _start_sharing(fresh, "third", "ps", annotations=member)
+        shown = await fresh.read("third")
+
+    assert b"sleep 2222" in shown
+    assert b"sleep 1111" not in shown
+
+
+async def _start_sharing(vm: AgentVm, container_id: str, *args: str, annotations: dict[str, str] | None = None) -> None:
+    request = make_container(container_id, *args)
+    request.sandbox_pidns = True
+    assert request.OCI is not None
+    request.OCI.Annotations = annotations or {}
+    await vm.do("CreateContainer", request)
+    await vm.do("StartContainer", agent.StartContainerRequest(container_id=container_id))
 
 
 async def test_limits_of_the_specification_hold(vm: AgentVm) -> None:

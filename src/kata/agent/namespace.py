@@ -1,12 +1,15 @@
-"""Namespaces that the containers of a sandbox share: IPC and UTS."""
+"""Namespaces that the containers of a sandbox share: IPC and UTS, and processes if they ask for that."""
 
 import os
+import signal
 import socket
+from contextlib import suppress
 
 from kata.sys import linux
 
 DIRECTORY = "/run/kata-agent/ns"
 _KINDS = {"ipc": 0x08000000, "uts": 0x04000000}  # CLONE_NEWIPC, CLONE_NEWUTS
+_CLONE_NEWPID = 0x20000000
 
 
 def make_shared_namespaces(hostname: str) -> dict[str, str]:
@@ -44,3 +47,35 @@ def drop_shared_namespaces() -> None:
                 linux.umount2(path, linux.MNT_DETACH)
             finally:
                 os.unlink(path)
+
+
+def hold_pid_namespace() -> int:
+    """Make a process namespace and return the pid of its first process, which waits until it is killed.
+
+    In a pod without a pause container no container may be that process: the others would end with it. Raise OSError.
+    """
+    home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        linux.unshare(_CLONE_NEWPID)
+        pid = os.fork()
+        if pid == 0:
+            _wait_for_ever()
+        linux.setns(home, _CLONE_NEWPID)  # where the next children are to be
+        return pid
+    finally:
+        os.close(home)
+
+
+def _wait_for_ever() -> None:
+    """Be the namespace's init: nothing of the agent's stays open, and orphans are reaped by the kernel."""
+    with suppress(BaseException):
+        signal.set_wakeup_fd(-1)
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            with suppress(OSError):
+                signal.signal(number, signal.SIG_IGN)
+        with open("/proc/self/comm", "w", encoding="ascii") as file:
+            file.write("pause")
+        os.closerange(0, os.sysconf("SC_OPEN_MAX"))
+        while True:
+            signal.pause()
+    os._exit(1)

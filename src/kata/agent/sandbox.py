@@ -1,6 +1,7 @@
 """The sandbox in the guest: its containers and what they share."""
 
 import os
+import signal
 from collections.abc import Mapping
 
 from kata.agent.bundle import Bundle, find_string_user, fit_spec
@@ -10,20 +11,21 @@ from kata.agent.crun import Runtime
 from kata.agent.device import add_devices
 from kata.agent.hook import append_hooks, find_hooks
 from kata.agent.log import Log
-from kata.agent.namespace import drop_shared_namespaces, make_shared_namespaces
+from kata.agent.namespace import drop_shared_namespaces, hold_pid_namespace, make_shared_namespaces
 from kata.agent.oom import OomEvents
 from kata.agent.options import Options
 from kata.agent.storage import Storages
 from kata.agent.uevent import Uevents
 from kata.errors import ExistsError, HostError, KataError, NotFoundError, StateError, UsageError
 from kata.protocol.messages import agent
-from kata.protocol.messages.oci import Hook
+from kata.protocol.messages.oci import Hook, Spec
 from kata.sys import mount
 from kata.sys.tree import remove_tree
 
 BASE = "/run/kata-containers"
 SHARE = f"{BASE}/shared/containers"
 _RESOLV_CONF = "/etc/resolv.conf"
+_CONTAINER_TYPE = "io.katacontainers.pkg.oci.container_type"
 
 
 class Sandbox:
@@ -44,6 +46,7 @@ class Sandbox:
         self._namespaces: dict[str, str] = {}
         self._hooks: dict[str, list[Hook]] = {}
         self._pid_namespace = ""
+        self._pid_holder = 0
         self._containers: dict[str, Container | None] = {}
         self._held: dict[str, list[str]] = {}
 
@@ -80,6 +83,9 @@ class Sandbox:
                     self._log.write("warn", "container not removed", container=container_id, error=error)
         self.storages.release_all()
         drop_shared_namespaces()
+        if self._pid_holder:
+            os.kill(self._pid_holder, signal.SIGKILL)
+        self._pid_holder, self._pid_namespace = 0, ""
         self._created = False
         self._log.write("info", "sandbox destroyed")
 
@@ -115,7 +121,7 @@ class Sandbox:
             await self._undo(container_id, bundle, container)
             raise
         self._containers[container_id] = container
-        if not self._pid_namespace:
+        if not self._pid_namespace and not _is_member(container.spec):
             self._pid_namespace = f"/proc/{container.init.pid}/ns/pid"
         self._log.write("info", "container created", container=container_id, pid=container.init.pid)
 
@@ -124,6 +130,8 @@ class Sandbox:
         if spec is None or spec.Process is None or spec.Root is None:
             raise UsageError(f"the request to create container {bundle.container_id} has no specification")
         await add_devices(request.devices, spec, self._uevents, timeout=self._options.hotplug_timeout)
+        if request.sandbox_pidns and not self._pid_namespace and _is_member(spec):
+            self._hold_pid_namespace()
         fit_spec(spec, bundle.container_id, self._find_namespaces(request.sandbox_pidns))
         append_hooks(spec, self._hooks)
         bundle.make(spec.Root)
@@ -131,8 +139,15 @@ class Sandbox:
         bundle.write(spec)
         return Container(bundle, spec, self._runtime, self._changes, self._options.container_pipe_size)
 
+    def _hold_pid_namespace(self) -> None:
+        try:
+            self._pid_holder = hold_pid_namespace()
+        except OSError as error:
+            raise HostError(f"the process namespace of the pod cannot be made: {error.strerror}") from error
+        self._pid_namespace = f"/proc/{self._pid_holder}/ns/pid"
+
     def _find_namespaces(self, share_pids: bool) -> Mapping[str, str]:
-        """The first container makes the process namespace that those after it share, if they do."""
+        """A container that is its pod's first has the process namespace that those after it share, if they do."""
         if share_pids and self._pid_namespace:
             return {**self._namespaces, "pid": self._pid_namespace}
         return self._namespaces
@@ -167,6 +182,11 @@ class Sandbox:
         del self._containers[container_id]
         self.storages.release(self._held.pop(container_id, ()))
         self._log.write("info", "container removed", container=container_id)
+
+
+def _is_member(spec: Spec) -> bool:
+    """Whether the container has others beside it and is not the one that stands for the pod."""
+    return spec.Annotations.get(_CONTAINER_TYPE) == "pod_container"
 
 
 def _set_name_servers(lines: list[str]) -> None:

@@ -28,7 +28,7 @@ from kata.sandbox.network import PodNamespace, SandboxNetwork, read_name_servers
 from kata.sandbox.portforward import PortForward
 from kata.sandbox.process import LOST_STATUS
 from kata.sandbox.states import SandboxState, Status, move_sandbox
-from kata.sandbox.translation import GUEST_SHARE, GUEST_SHM
+from kata.sandbox.translation import GUEST_SHARE, GUEST_SHM, add_pod_mounts
 from kata.sandbox.vm import SHARE_TAG, SandboxVm, Site, start_vm
 
 _STAND_IN_TIMEOUT = 10.0
@@ -96,6 +96,7 @@ class Sandbox:
         self._creations: dict[str, asyncio.Task[None]] = {}
         self._deletions: dict[str, asyncio.Task[None]] = {}
         self._is_lasting = False
+        self._pod_mounts: list[dict[str, Any]] = []
         self.is_lost = False
         self.is_released = False
 
@@ -123,6 +124,8 @@ class Sandbox:
     async def _start(self, bundle: str, config: str | None, namespace: PodNamespace | None) -> SandboxVm:
         self._config = load_configuration(config)
         first = read_bundle(bundle)
+        if self._is_lasting:  # no container is made of this spec, so what it mounts is for all
+            self._pod_mounts = first.spec.get("mounts") or []
         size = size_vm(first.spec, self._config.hypervisor, measure_host())
         with self.timeline.measure("host cgroup"):
             self._cgroup = _find_cgroup(first.spec)
@@ -230,7 +233,7 @@ class Sandbox:
             await self.stop()
 
     async def _create(self, vm: SandboxVm, container_id: str, bundle: Bundle, pid: int) -> None:
-        translation = self._files.translate(bundle, container_id, pid)
+        translation = add_pod_mounts(self._files.translate(bundle, container_id, pid), self._pod_mounts, container_id)
         if self._config.runtime.disable_guest_seccomp and translation.spec.Linux is not None:
             translation.spec.Linux.Seccomp = None
         attachment = await self._attachments.take(container_id, "", timeout=_STAND_IN_TIMEOUT)

@@ -6,7 +6,8 @@ away (network namespace, host cgroup path, host hooks), and what stays is enforc
 
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kata.errors import UnsupportedError, UsageError
@@ -129,9 +130,30 @@ def _translate_mount(mount: oci.Mount, container: str, bundle: str, root: str, s
         return mount
     if not mount.source or not os.path.exists(root + source):
         raise UsageError(f"container {container}: the source {source} of the mount on {mount.destination} is missing")
-    digest = hashlib.blake2b(f"{len(shared)}:{mount.destination}".encode(), digest_size=8).hexdigest()
-    name = f"{container}-{digest}-{os.path.basename(source)[-_NAME_SIZE:] or 'root'}"
+    name = _name_shared(container, len(shared), mount.destination, source)
     shared.append(Shared(source, name, readonly="ro" in mount.options))
     return oci.Mount(
         destination=mount.destination, type="bind", source=f"{GUEST_SHARE}/{name}", options=list(mount.options)
     )
+
+
+def _name_shared(container: str, number: int, destination: str, source: str) -> str:
+    digest = hashlib.blake2b(f"{number}:{destination}".encode(), digest_size=8).hexdigest()
+    return f"{container}-{digest}-{os.path.basename(source)[-_NAME_SIZE:] or 'root'}"
+
+
+def add_pod_mounts(translation: Translation, mounts: Sequence[Mapping[str, Any]], container: str) -> Translation:
+    """Show the container what its pod's own spec binds, except where something else is mounted for it."""
+    spec, shared = translation.spec, list(translation.shared)
+    readonly = spec.Root is not None and spec.Root.Readonly
+    taken = {os.path.normpath(mount.destination) for mount in spec.Mounts}
+    for mount in mounts:
+        place, source = mount["destination"], mount["source"]
+        if place not in taken:
+            name = _name_shared(container, len(shared), place, source)
+            shared.append(Shared(source, name, readonly=readonly, local=True))
+            options = [*mount["options"], "ro" if readonly else "rw"]
+            spec.Mounts.append(
+                oci.Mount(destination=place, type="bind", source=f"{GUEST_SHARE}/{name}", options=options)
+            )
+    return replace(translation, shared=tuple(shared))

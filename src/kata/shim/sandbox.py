@@ -10,13 +10,13 @@ import os
 import time
 from collections.abc import Callable
 
-from kata.errors import ExistsError, NotFoundError, StateError
+from kata.errors import ExistsError, GuestError, NotFoundError, StateError
 from kata.protocol.messages import sandboxapi as wire
 from kata.protocol.messages.google import Any, make_timestamp
 from kata.protocol.messages.types import Empty
 from kata.sandbox.container import Container
 from kata.sandbox.sandbox import Sandbox
-from kata.sandbox.states import SandboxState
+from kata.sandbox.states import SandboxState, Status
 from kata.shim.pod import Pod
 from kata.shim.podspec import write_pod_spec
 from kata.shim.stats import pack_sum
@@ -116,15 +116,20 @@ class SandboxCalls:
     async def status(self, request: wire.SandboxStatusRequest) -> wire.SandboxStatusResponse:
         sandbox = self._require(request.sandbox_id)
         ready = sandbox.state == SandboxState.RUNNING and not sandbox.ended.is_set()
-        info = {"state": sandbox.state.value, "containers": sorted(sandbox.containers), "directory": sandbox.directory}
         return wire.SandboxStatusResponse(
             sandbox_id=request.sandbox_id,
             pid=os.getpid(),
             state=_READY if ready else _NOT_READY,
-            info={"kata": json.dumps(info)} if request.verbose else {},
+            info=self._describe(sandbox, ready=ready) if request.verbose else {},
             created_at=make_timestamp(self._created_at),
             exited_at=make_timestamp(self._exited_at) if self._exited_at else None,
         )
+
+    def _describe(self, sandbox: Sandbox, *, ready: bool) -> dict[str, str]:
+        """Return what `crictl inspectp` shows: under `info` what containerd itself tells of a pause container."""
+        known = {"pid": os.getpid(), "processStatus": "running" if ready else "stopped"}
+        own = {"state": sandbox.state.value, "containers": sorted(sandbox.containers), "directory": sandbox.directory}
+        return {"info": json.dumps(known | {"runtimeSpec": json.loads(self._spec)}), "kata": json.dumps(own)}
 
     async def ping(self, request: wire.SandboxRequest) -> Empty:
         """Raise StateError where there is no VM, GuestError or DeadlineError where its agent does not answer."""
@@ -145,6 +150,12 @@ class SandboxCalls:
         if sandbox.ended.is_set():
             raise StateError(f"sandbox {request.sandbox_id} has ended")
         sandbox.require_running()
-        found = [await sandbox.stat_container(container) for container in list(sandbox.containers)]
+        found = []
+        for container in list(sandbox.containers.values()):
+            try:
+                found.append(await sandbox.stat_container(container.id))
+            except GuestError:
+                if container.status != Status.STOPPED:
+                    raise
         metric = wire.Metric(timestamp=make_timestamp(time.time_ns()), id=request.sandbox_id, data=pack_sum(found))
         return wire.SandboxMetricsResponse(metrics=metric)

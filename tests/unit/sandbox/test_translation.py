@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kata.errors import UnsupportedError, UsageError
-from kata.sandbox.translation import Translation, translate_spec
+from kata.sandbox.translation import Translation, add_pod_mounts, translate_spec
 
 
 def _translate(bundle: Path, **more: Any) -> Translation:
@@ -34,6 +34,31 @@ def test_a_long_name_is_cut_to_what_a_directory_entry_holds(tmp_path: Path) -> N
 def test_a_missing_source_is_an_error_that_names_it(tmp_path: Path, source: str) -> None:
     with pytest.raises(UsageError, match="missing"):
         _translate(tmp_path, mounts=[_bind(source)])
+
+
+def _mount_for_pod(destination: str, source: str) -> dict[str, Any]:
+    return {"destination": destination, "type": "bind", "source": source, "options": ["rbind"]}
+
+
+def test_what_the_pods_spec_binds_is_in_a_container_unless_it_has_a_mount_there(tmp_path: Path) -> None:
+    (tmp_path / "own").touch()
+    own = {**_bind("own"), "destination": "/etc/hosts"}
+    pod = [_mount_for_pod("/etc/hosts", "/pod/hosts"), _mount_for_pod("/etc/hostname", "/pod/hostname")]
+    translation = add_pod_mounts(_translate(tmp_path, mounts=[own]), pod, "c")
+
+    assert [shared.source for shared in translation.shared[1:]] == [f"{tmp_path}/own", "/pod/hostname"]
+    assert translation.shared[2].local
+    added = translation.spec.Mounts[1]
+    assert (added.destination, added.options) == ("/etc/hostname", ["rbind", "rw"])
+    assert added.source.endswith(translation.shared[2].name)
+
+
+def test_what_the_pod_binds_is_read_only_where_the_containers_root_is(tmp_path: Path) -> None:
+    translation = _translate(tmp_path, root={"path": "rootfs", "readonly": True})
+    added = add_pod_mounts(translation, [_mount_for_pod("/etc/hosts", "/pod/hosts")], "c")
+
+    assert added.shared[1].readonly
+    assert added.spec.Mounts[0].options == ["rbind", "ro"]
 
 
 def test_no_host_path_of_a_mount_or_namespace_survives(tmp_path: Path) -> None:

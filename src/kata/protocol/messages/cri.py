@@ -5,7 +5,7 @@ Names and numbers are those of `cri-api/pkg/apis/runtime/v1/api.proto`. What a s
 
 from __future__ import annotations
 
-from kata.protocol.protobuf import Message, int64, message, string, string_map
+from kata.protocol.protobuf import Message, int64, message, repeated, string, string_map
 
 POD_CONFIG_TYPE = "runtime.v1.PodSandboxConfig"
 
@@ -26,7 +26,14 @@ class LinuxPodSandboxConfig(Message):
     resources: LinuxContainerResources | None = message(5, LinuxContainerResources)
 
 
+class DnsConfig(Message):
+    servers: list[str] = repeated(1, "string")
+    searches: list[str] = repeated(2, "string")
+    options: list[str] = repeated(3, "string")
+
+
 class PodSandboxConfig(Message):
     hostname: str = string(2)
+    dns_config: DnsConfig | None = message(4, DnsConfig)
     annotations: dict[str, str] = string_map(7, "string")
     linux: LinuxPodSandboxConfig | None = message(8, LinuxPodSandboxConfig)
