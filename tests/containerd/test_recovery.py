@@ -7,8 +7,14 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from containerd.daemon import Containerd
 from containerd.events import watch_events
+from containerd.shimcall import call_shim
+from kata.errors import GuestError
+from kata.protocol.messages import task
+from kata.protocol.messages.types import Empty
 
 _EVENT_LIMIT = 1.0
 _HANG_LIMIT = 15.0
@@ -34,6 +40,26 @@ def test_a_containerd_that_was_killed_finds_its_containers_fully_manageable(curr
         current.succeed("tasks", "resume", name)
         assert json.loads(current.succeed("tasks", "metrics", "--format", "json", name))
     assert not current.find_traces(name)
+
+
+def test_the_shims_lines_are_in_containerds_log_also_of_when_it_was_away(current: Containerd) -> None:
+    with current.hold("sleep", "1000") as name:
+        _wait_for_line(current, name, "Start took")
+        current.kill()
+        call_shim(current, name, "Connect", task.TaskRequest(id=name), task.ConnectResponse)
+        with pytest.raises(GuestError):
+            call_shim(current, name, "Pause", task.TaskRequest(id="unknown"), Empty)
+        current.start()
+        _wait_for_line(current, name, "Connect took")
+        _wait_for_line(current, name, "Pause took")
+
+
+def _wait_for_line(daemon: Containerd, sandbox: str, message: str) -> None:
+    """Wait until containerd's log has a line of this sandbox's shim that begins with the message."""
+    deadline = time.monotonic() + 30
+    wanted = re.compile(f'"level": "debug", "msg": "{message}.*"sandbox": "{sandbox}"')
+    while not wanted.search(text := (daemon.place / "containerd.log").read_text(errors="replace")):
+        assert time.monotonic() < deadline, (message, [line for line in text.splitlines() if sandbox in line])
 
 
 def test_an_exit_that_containerd_was_not_there_for_is_told_when_it_is_back(current: Containerd) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -15,11 +16,12 @@ _ORDER = ("debug", "info", "warning", "error")
 
 
 class Log:
-    """Writes lines to standard error, which the sandbox's daemon has on its log file."""
+    """Writes lines to standard error, which the sandbox's daemon has on its log file, and gives them to `echo`."""
 
     def __init__(self, sandbox: str, source: str, level: Level = "info") -> None:
         self._fixed = {"name": "kata-runtime", "pid": os.getpid(), "source": source, "sandbox": sandbox}
         self._least = _ORDER.index(level)
+        self.echo: Callable[[str], None] | None = None
 
     def write(self, level: Level, message: str, **fields: Any) -> None:
         """Write a line, without `fields` where one of them has no JSON form. It never raises: work goes on unlogged."""
@@ -34,3 +36,5 @@ class Log:
             text = json.dumps(line)
         with suppress(OSError, ValueError):  # a full disk, nobody at the other end, or a closed stream
             print(text, file=sys.stderr, flush=True)
+        if self.echo is not None:
+            self.echo(text)

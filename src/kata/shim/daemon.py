@@ -12,6 +12,7 @@ from kata.observe.log import Log
 from kata.protocol.ttrpc.engine import Call
 from kata.sandbox.hostfiles import HostFiles
 from kata.shim.bootstrap import read_input
+from kata.shim.enginelog import EngineLog
 from kata.shim.fifo import FifoTable
 from kata.shim.flags import Invocation
 from kata.shim.options import ConfigChoice
@@ -43,19 +44,22 @@ def serve(invocation: Invocation) -> int:
     mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     enter_private_mount_namespace()
     log = Log(sandbox, "shim", "debug" if "debug" in invocation.switches else "info")
+    engine_log = EngineLog(f"{invocation.texts['bundle']}/log")
     try:
-        asyncio.run(_run(sandbox, namespace, choice, mounts, log))
+        asyncio.run(_run(sandbox, namespace, choice, mounts, log, engine_log))
     finally:
         with suppress(FileNotFoundError):
             os.unlink(invocation.require("socket"))
     return 0
 
 
-async def _run(sandbox: str, namespace: str, choice: ConfigChoice, mounts: int, log: Log) -> None:
+async def _run(
+    sandbox: str, namespace: str, choice: ConfigChoice, mounts: int, log: Log, engine_log: EngineLog
+) -> None:
     loop = asyncio.get_running_loop()
     fifos = FifoTable(namespace)
     publisher = Publisher(os.environ.get("TTRPC_ADDRESS", ""), namespace, lambda text: log.write("error", text))
-    pod = Pod(sandbox, namespace, fifos, choice, log, HostFiles(mounts))
+    pod = Pod(sandbox, namespace, fifos, choice, log, engine_log, HostFiles(mounts))
     calls = TaskCalls(pod, fifos, publisher, mounts)
     services = {**list_services(calls), **list_sandbox_services(SandboxCalls(pod, calls.note_oom, calls.finished))}
     connections: set[ServerConnection] = set()
@@ -63,9 +67,13 @@ async def _run(sandbox: str, namespace: str, choice: ConfigChoice, mounts: int, 
     def log_error(call: Call, error: Exception) -> None:
         log.write("error", f"{call.method} failed", error=repr(error))
 
+    def note(method: str, seconds: float) -> None:
+        pod.durations.note(method, seconds)
+        log.write("debug", f"{method} took {seconds:.3f} s")
+
     def welcome() -> ServerConnection:
         connections.difference_update([old for old in connections if old.closed.is_set()])
-        connection = ServerConnection(services, log_error, on_done=pod.durations.note)
+        connection = ServerConnection(services, log_error, on_done=note)
         connections.add(connection)
         return connection
 

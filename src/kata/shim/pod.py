@@ -18,6 +18,7 @@ from kata.sandbox.hostfiles import HostFiles
 from kata.sandbox.network import PodNamespace
 from kata.sandbox.sandbox import Sandbox
 from kata.shim.address import write_word
+from kata.shim.enginelog import EngineLog
 from kata.shim.fifo import FifoTable
 from kata.shim.options import ConfigChoice
 from kata.sys.tree import remove_tree
@@ -27,8 +28,16 @@ class Pod:
     """Opens the sandbox for the first container, and removes its directory when it is gone."""
 
     def __init__(
-        self, sandbox_id: str, namespace: str, fifos: FifoTable, choice: ConfigChoice, log: Log, files: HostFiles
+        self,
+        sandbox_id: str,
+        namespace: str,
+        fifos: FifoTable,
+        choice: ConfigChoice,
+        log: Log,
+        engine_log: EngineLog,
+        files: HostFiles,
     ) -> None:
+        """`engine_log` gets the lines of `log` too, once standard error no longer leads there but to the sandbox's."""
         self.id = sandbox_id
         self._namespace = namespace
         self._key = store.make_key(sandbox_id, namespace)
@@ -36,6 +45,7 @@ class Pod:
         self._fifos = fifos
         self._choice = choice
         self._log = log
+        self._engine_log = engine_log
         self._files = files
         self.is_lasting = False
         self._sandbox: Sandbox | None = None
@@ -54,6 +64,7 @@ class Pod:
             lock = self._claim(directory)
             try:
                 _write_log_to(f"{directory}/service.log")
+                self._log.echo = self._engine_log.write
                 config = self._choice.find(options, directory)
                 namespace = _open_namespace(bundle)
             except BaseException:
