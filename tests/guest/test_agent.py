@@ -25,8 +25,11 @@ from guest.agentvm import (
 )
 from kata.errors import Code, DeadlineError, GuestError
 from kata.protocol.messages import agent, csi, health, oci, types
+from kata.sandbox.clock import GuestClock
+from kata.sandbox.guest import Guest
 from kata.transport.ttrpc import connect_unix
 
+SECOND = 1_000_000_000
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 SHARE = f"{BASE}/shared/containers"
 
@@ -608,3 +611,27 @@ async def test_the_guest_powers_off_when_the_sandbox_is_destroyed(
         await fresh.do("DestroySandbox", agent.DestroySandboxRequest())
         assert await asyncio.to_thread(fresh.process.wait, 30) == 0
         assert "fatal" not in fresh.read_console()
+
+
+async def test_a_clock_that_is_wrong_jumps_to_the_hosts_time(vm: AgentVm) -> None:
+    guest = Guest(vm.client)
+    clock = GuestClock(guest)
+    for error in (10 * SECOND, -3600 * SECOND):
+        await guest.set_time(time.time_ns() + error)
+        assert abs(await clock.correct() - error) < SECOND
+        assert abs(await clock.correct()) < SECOND // 10
+
+
+async def test_a_clock_that_is_a_little_wrong_does_not_jump(vm: AgentVm) -> None:
+    guest = Guest(vm.client)
+    await GuestClock(guest).set()
+    before = await guest.read_clock()
+    await guest.correct_clock(-SECOND // 20)
+    assert await guest.read_clock() > before
+
+
+async def test_a_time_that_no_clock_can_show_is_refused(vm: AgentVm) -> None:
+    guest = Guest(vm.client)
+    for gain in (-1 << 62, (1 << 63) - 1):
+        with pytest.raises(GuestError, match="no time that a clock can show"):
+            await guest.correct_clock(gain)

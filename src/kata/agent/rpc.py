@@ -296,6 +296,7 @@ def build_services(sandbox: Sandbox, uevents: Uevents, options: Options, finish:
         "grpc.AgentService": {name: Method(request, handler) for name, request, handler in rows},
         inspection.SERVICE: {"ListProcesses": Method(inspection.ListProcessesRequest, guest.list_processes)},
         **list_forward_services(),
+        **clock.list_clock_services(),
         "grpc.Health": {
             "Check": Method(health.CheckRequest, up.check),
             "Version": Method(health.CheckRequest, up.version),

@@ -9,7 +9,7 @@ from typing import TypeVar
 from kata.errors import Code, GuestError
 from kata.observe.durations import Durations
 from kata.protocol.messages import agent as wire
-from kata.protocol.messages import csi, forward, health, inspect, types
+from kata.protocol.messages import clock, csi, forward, health, inspect, types
 from kata.protocol.messages.types import Empty
 from kata.protocol.protobuf import Buffer, Message
 from kata.transport.ttrpc import Client
@@ -19,6 +19,7 @@ REQUEST_TIMEOUT = 60.0
 _STATS_TIMEOUT = 10.0
 """Seconds: whoever collects statistics asks one container after the other, and a guest that hangs holds up them all."""
 
+_CLOCK_TIMEOUT = 5.0
 _MAX_STATUS = 255
 Reply = TypeVar("Reply", bound=Message)
 
@@ -140,6 +141,22 @@ class Guest:
         reply = inspect.ListProcessesResponse
         answer = await self.client.call(inspect.SERVICE, "ListProcesses", request, reply, timeout=REQUEST_TIMEOUT)
         return answer.processes
+
+    async def read_clock(self) -> int:
+        """Return the guest's time, in nanoseconds since the epoch. Only this project's agent can tell it."""
+        return (await self._clock("Compare", Empty(), clock.Reading)).nanoseconds
+
+    async def correct_clock(self, nanoseconds: int) -> None:
+        """Let the guest's clock gain, or lose where negative."""
+        await self._clock("Correct", clock.Correction(nanoseconds=nanoseconds), Empty)
+
+    async def _clock(self, method: str, request: Message, reply: type[Reply]) -> Reply:
+        return await self.client.call(clock.SERVICE, method, request, reply, timeout=_CLOCK_TIMEOUT)
+
+    async def set_time(self, nanoseconds: int) -> None:
+        """Let the guest's clock jump to a time since the epoch."""
+        seconds, rest = divmod(nanoseconds, 1_000_000_000)
+        await self._call("SetGuestDateTime", wire.SetGuestDateTimeRequest(Sec=seconds, Usec=rest // 1000), Empty)
 
     async def connect_port(self, port: int, *, ipv6: bool) -> int:
         """Connect to a server on the guest's loopback and return the connection's number.

@@ -20,6 +20,7 @@ from kata.resources.host import measure_host
 from kata.resources.size import size_vm
 from kata.sandbox import store
 from kata.sandbox.attach import Attachments
+from kata.sandbox.clock import GuestClock
 from kata.sandbox.container import Bundle, Container, name_moment, read_bundle
 from kata.sandbox.hostfiles import HostFiles
 from kata.sandbox.ledger import Kind, record_resource, release_resources
@@ -140,6 +141,9 @@ class Sandbox:
         vm = await start_vm(site, size, cards, ports)
         self._vm = vm
         self.network.close_taps()
+        clock = GuestClock(vm.guest)
+        with self.timeline.measure("guest clock"):
+            await clock.set()
         with self.timeline.measure("guest sandbox"):
             await vm.guest.create_sandbox(self._describe_to_guest(first.spec))
         if cards:
@@ -151,6 +155,7 @@ class Sandbox:
             self._forwarding = PortForward(vm.guest, self._log)
             self._forwarding.open()
         self._followers = [asyncio.create_task(self._watch_vm(vm)), asyncio.create_task(self._watch_oom(vm))]
+        self._followers.append(asyncio.create_task(clock.follow()))
         return vm
 
     def _describe_to_guest(self, spec: dict[str, Any]) -> wire.CreateSandboxRequest:

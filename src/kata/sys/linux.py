@@ -34,6 +34,9 @@ PR_SCHED_CORE_CREATE = 1
 PIDTYPE_PGID = 2
 """A process group, as PR_SCHED_CORE takes it. Source: include/linux/pid_types.h, uapi/linux/prctl.h."""
 
+TFD_TIMER_ABSTIME = 1
+TFD_TIMER_CANCEL_ON_SET = 2
+
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
@@ -99,6 +102,24 @@ def prctl(option: int, *arguments: int) -> int:
     """prctl(2) with up to four arguments, and zeros for the others."""
     words = [ctypes.c_ulong(argument) for argument in (*arguments, 0, 0, 0, 0)[:4]]
     return _check(_libc.prctl(ctypes.c_int(option), *words), "prctl")
+
+
+def adjtime(nanoseconds: int) -> None:
+    """adjtime(3): let the clock gain, or lose where negative, 0.5 ms a second until it has gained so much."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    delta = (ctypes.c_long * 2)(seconds, rest // 1000)
+    _check(_libc.adjtime(delta, None), "adjtime")
+
+
+def timerfd_create(clock: int, flags: int) -> int:
+    """timerfd_create(2). The caller closes the descriptor."""
+    return _check(_libc.timerfd_create(ctypes.c_int(clock), ctypes.c_int(flags)), "timerfd_create")
+
+
+def timerfd_settime(descriptor: int, flags: int, seconds: int) -> None:
+    """timerfd_settime(2) of a timer that expires once."""
+    value = (ctypes.c_long * 4)(0, 0, seconds, 0)
+    _check(_libc.timerfd_settime(ctypes.c_int(descriptor), ctypes.c_int(flags), value, None), "timerfd_settime")
 
 
 def open_tree(directory: int, path: str, flags: int) -> int:
