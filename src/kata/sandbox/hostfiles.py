@@ -12,7 +12,7 @@ from kata.errors import NotFoundError
 from kata.sandbox.container import Bundle
 from kata.sandbox.translation import Shared, Translation, translate_spec
 from kata.storage.share import Share
-from kata.sys.mount import clone_trees_of, visit_namespace
+from kata.sys.mount import clone_trees_of, list_mounts, visit_namespace
 
 
 class HostFiles:
@@ -28,7 +28,8 @@ class HostFiles:
     def translate(self, bundle: Bundle, container: str, pid: int) -> Translation:
         """Translate the spec of the container whose stand-in has the pid `pid`; raise what `translate_spec` raises."""
         if self._engine is None:
-            return translate_spec(bundle.spec, container, bundle.path, f"/proc/{pid}/root")
+            mounts = partial(list_mounts, pid=pid)
+            return translate_spec(bundle.spec, container, bundle.path, f"/proc/{pid}/root", list_points=mounts)
         return visit_namespace(self._engine, partial(translate_spec, bundle.spec, container, bundle.path))
 
     def put_into(self, share: Share, wanted: Sequence[Shared], pid: int) -> None:
@@ -55,7 +56,10 @@ def _put_into(share: Share, wanted: Sequence[Shared], namespace: int) -> None:
         for shared, tree in zip(wanted, trees, strict=True):
             if isinstance(tree, OSError):
                 raise NotFoundError(f"{shared.source} cannot be shared with the guest: {tree.strerror}") from tree
-            share.attach(tree, shared.name, readonly=shared.readonly)
+            if shared.follow:
+                share.follow(tree, shared.name, readonly=shared.readonly)
+            else:
+                share.attach(tree, shared.name, readonly=shared.readonly, top_only=shared.top_only)
     finally:
         for tree in trees:
             if isinstance(tree, int):

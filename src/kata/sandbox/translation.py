@@ -6,7 +6,7 @@ away (network namespace, host cgroup path, host hooks), and what stays is enforc
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from kata.protocol.messages import oci
 from kata.protocol.messages.agent import Storage
 from kata.protocol.oci.document import load_message
 from kata.protocol.oci.pod import find_role
+from kata.sys.mount import MountPoint, list_mounts
 
 GUEST_SHARE = "/run/kata-containers/shared/containers"
 GUEST_SHM = "/run/kata-containers/sandbox/shm"
@@ -24,6 +25,15 @@ _DROPPED_NAMESPACES = {"network", "time"}
 _OWN_TYPES = {"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs"}
 """File systems without a source: what a spec names there is for people."""
 
+_READ_ONLY = {"ro", "rro"}
+_FOLLOWING = {"slave", "rslave", "shared", "rshared"}
+"""Propagation from the host. Nothing that the guest mounts gets out."""
+
+_KERNELS_OWN = {
+    *("autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs"),
+    *("fusectl", "mqueue", "nsfs", "proc", "pstore", "rpc_pipefs", "securityfs", "selinuxfs", "sysfs", "tracefs"),
+}
+_MOST_BELOW = 32
 _PATH_OPTIONS = {"lowerdir", "upperdir", "workdir"}
 _NAME_SIZE = 32  # characters of a source in its name, which has 255 bytes with the id of the container
 
@@ -32,13 +42,16 @@ _NAME_SIZE = 32  # characters of a source in its name, which has 255 bytes with 
 class Shared:
     """A host path to be bound into the share under `name`.
 
-    A `local` one is what the sandbox's own daemon mounted, where the engine left that to it.
+    A `local` one is what the sandbox's own daemon mounted, where the engine left that to it. `top_only` restricts
+    `readonly` to the file system of the path itself. What is mounted below it later is shown too with `follow`.
     """
 
     source: str
     name: str
     readonly: bool
     local: bool = False
+    top_only: bool = False
+    follow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +64,18 @@ class Translation:
     sandbox_pidns: bool
 
 
-def translate_spec(document: dict[str, Any], container: str, bundle: str, root: str = "") -> Translation:
+def translate_spec(
+    document: dict[str, Any],
+    container: str,
+    bundle: str,
+    root: str = "",
+    *,
+    list_points: Callable[[], Sequence[MountPoint]] = list_mounts,
+) -> Translation:
     """Translate `document`, the config.json of `bundle`, of the container with the id `container`.
 
     `root` is where the host's files are to be looked at: those of another mount namespace are below /proc/PID/root.
+    `list_points` tells what is mounted there.
 
     Raise UsageError for a malformed spec and UnsupportedError for what a VM cannot do.
     """
@@ -63,7 +84,14 @@ def translate_spec(document: dict[str, Any], container: str, bundle: str, root: 
         raise UsageError(f"container {container}: config.json has no {'root' if spec.Root is None else 'process'}")
     shared = [Shared(os.path.join(bundle, spec.Root.Path), f"{container}/rootfs", readonly=False, local=True)]
     spec.Root.Path = f"{GUEST_SHARE}/{container}/rootfs"
-    spec.Mounts = [_translate_mount(mount, container, bundle, root, shared) for mount in spec.Mounts]
+    mounts = []
+    for mount in spec.Mounts:
+        count = len(shared)
+        mounts.append(_translate_mount(mount, container, bundle, root, shared))
+        if "ro" in mount.options and shared[count:] and os.path.isdir(root + shared[count].source):
+            shared[count], writable = _leave_writable(shared[count], mounts[-1], list_points)
+            mounts += writable
+    spec.Mounts = mounts
     spec.Annotations = spec.Annotations | {
         _CONTAINER_TYPE: find_role(spec.Annotations).value,
         _BUNDLE_PATH: bundle,
@@ -131,7 +159,8 @@ def _translate_mount(mount: oci.Mount, container: str, bundle: str, root: str, s
     if not mount.source or not os.path.exists(root + source):
         raise UsageError(f"container {container}: the source {source} of the mount on {mount.destination} is missing")
     name = _name_shared(container, len(shared), mount.destination, source)
-    shared.append(Shared(source, name, readonly="ro" in mount.options))
+    words = set(mount.options)
+    shared.append(Shared(source, name, readonly=bool(words & _READ_ONLY), follow=bool(words & _FOLLOWING)))
     return oci.Mount(
         destination=mount.destination, type="bind", source=f"{GUEST_SHARE}/{name}", options=list(mount.options)
     )
@@ -157,3 +186,33 @@ def add_pod_mounts(translation: Translation, mounts: Sequence[Mapping[str, Any]]
                 oci.Mount(destination=place, type="bind", source=f"{GUEST_SHARE}/{name}", options=options)
             )
     return replace(translation, shared=tuple(shared))
+
+
+def _leave_writable(
+    shared: Shared, mount: oci.Mount, list_points: Callable[[], Sequence[MountPoint]]
+) -> tuple[Shared, list[oci.Mount]]:
+    """Have `ro` reach the file system of a volume only, not those mounted below it, as mount(2) does.
+
+    Return the volume, and the guest's mounts of those below. In the guest they would be read-only with the volume's,
+    which brings them in when somebody goes there. All of a volume stays read-only that has the kernel's own file
+    systems below it, or too many, or to which more may come.
+    """
+    top = os.path.realpath(shared.source).rstrip("/")
+    below = [point for point in list_points() if point.path.startswith(f"{top}/")]
+    if not below or shared.follow or len(below) > _MOST_BELOW or any(point.fstype in _KERNELS_OWN for point in below):
+        return shared, []
+    names: list[str] = []
+    for point in sorted(below, key=lambda point: point.path):
+        name = point.path.removeprefix(f"{top}/")
+        if not any(name == other or name.startswith(f"{other}/") for other in names):
+            names.append(name)
+    options = [option for option in mount.options if option != "ro"]
+    return replace(shared, top_only=True), [
+        oci.Mount(
+            destination=os.path.join(mount.destination, name),
+            type="bind",
+            source=f"{mount.source}/{name}",
+            options=list(options),
+        )
+        for name in names
+    ]

@@ -2,6 +2,7 @@
 
     <base>/<sandbox>/mounts   bind mounts are made here; a mount of its own, shared
     <base>/<sandbox>/shared   the same directory again, a slave of `mounts`, read-only; virtiofsd exports this one
+    <base>/<sandbox>/watched  slaves of directories of the host whose later mounts are to be shown too
 
 virtiofsd copies our mount namespace when it starts. Its copy of `shared` is again a slave of `mounts`, so what is bound
 below `mounts` later appears there, and through it in the guest; nothing travels back (mount_namespaces(7), shared
@@ -14,8 +15,18 @@ import stat
 from contextlib import suppress
 
 from kata.errors import ExistsError, HostError, NotFoundError, UsageError
+from kata.storage.follow import FollowedTree
 from kata.sys import linux
-from kata.sys.mount import attach_tree, bind, clone_tree, list_mounts, set_propagation, unmount, unmount_below
+from kata.sys.mount import (
+    attach_tree,
+    bind,
+    clone_mount,
+    clone_tree,
+    list_mounts,
+    set_propagation,
+    unmount,
+    unmount_below,
+)
 
 
 class Share:
@@ -25,7 +36,9 @@ class Share:
         self.directory = os.path.join(base, sandbox_id)
         self.mounts = os.path.join(self.directory, "mounts")
         self.export = os.path.join(self.directory, "shared")
+        self._watched = os.path.join(self.directory, "watched")
         self._bound: list[str] = []
+        self._followed: dict[str, FollowedTree] = {}
 
     def open(self) -> None:
         """Make the directories and mounts. Raise HostError; nothing is left then."""
@@ -43,11 +56,11 @@ class Share:
             self.release()
             raise HostError(f"the share at {self.directory} cannot be made: {error}") from error
 
-    def bind(self, source: str, name: str, *, readonly: bool = False, follow: bool = False) -> str:
+    def bind(self, source: str, name: str, *, readonly: bool = False) -> str:
         """Show a host's file or directory, with all mounted below it, as `name` (`<container>/rootfs`) in the share.
 
-        `follow` also shows what is mounted below the source later. Returns the path in `mounts`. Raise UsageError for a
-        name that leaves the share or lies in another bind, ExistsError, NotFoundError for the source, HostError.
+        Returns the path in `mounts`. Raise UsageError for a name that leaves the share or lies in another bind,
+        ExistsError, NotFoundError for the source, HostError.
         """
         self._check_name(name)
         try:
@@ -55,18 +68,20 @@ class Share:
         except OSError as error:
             raise NotFoundError(f"{source} cannot be shared as {name}: {error.strerror}") from error
         try:
-            return self.attach(tree, name, readonly=readonly, follow=follow)
+            return self.attach(tree, name, readonly=readonly)
         finally:
             os.close(tree)
 
-    def attach(self, tree: int, name: str, *, readonly: bool = False, follow: bool = False) -> str:
-        """Do the same with a detached tree of mounts, which stays the caller's to close."""
+    def attach(self, tree: int, name: str, *, readonly: bool = False, top_only: bool = False) -> str:
+        """Do the same with a detached tree of mounts, which stays the caller's to close.
+
+        `top_only` leaves what is mounted below it writable.
+        """
         self._check_name(name)
         try:
             place = self._make_place(name, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
             try:
-                kind = linux.MS_SLAVE if follow else linux.MS_PRIVATE
-                attach_tree(tree, place, readonly=readonly, propagation=kind)
+                attach_tree(tree, place, readonly=readonly, top_only=top_only)
             except OSError:
                 self._remove_place(name)
                 raise
@@ -76,6 +91,35 @@ class Share:
             raise HostError(f"{name} cannot be put into the share at {self.directory}: {error}") from error
         self._bound.append(name)
         return os.path.join(self.mounts, name)
+
+    def follow(self, tree: int, name: str, *, readonly: bool = False) -> str:
+        """Do what `attach` does, and from now on show and hide what is mounted below the directory on the host.
+
+        The mounts of the tree are to be slaves of the host's, or shared with them. Call in an event loop.
+        """
+        if not stat.S_ISDIR(os.fstat(tree).st_mode):
+            return self.attach(tree, name, readonly=readonly)
+        watched = os.path.join(self._watched, name)
+        try:
+            os.makedirs(watched)
+            place = os.open(watched, os.O_PATH | os.O_CLOEXEC)
+            try:
+                attach_tree(tree, place, readonly=False, propagation=linux.MS_SLAVE)
+            finally:
+                os.close(place)
+            top = clone_mount(tree)
+        except OSError as error:
+            unmount_below(watched)
+            raise HostError(f"mounts below {name} cannot be watched for the share: {error}") from error
+        try:
+            shown = self.attach(top, name, readonly=readonly)
+        except BaseException:
+            unmount_below(watched)
+            raise
+        finally:
+            os.close(top)
+        self._followed[name] = FollowedTree(watched, shown, readonly=readonly)
+        return shown
 
     def make_directory(self, name: str, *, mode: int = 0o755) -> str:
         """A plain directory of the share, to be filled by the host. Read-only for the guest."""
@@ -91,6 +135,7 @@ class Share:
         """Take a bind away, on the guest's side too. Raise NotFoundError, HostError."""
         if name not in self._bound:
             raise NotFoundError(f"{name} is not in the share at {self.directory}")
+        self._stop_following(name)
         try:
             # Detached, because the guest may still have files open; they stay valid, and nothing new can be opened.
             unmount(os.path.join(self.mounts, name), detach=True)
@@ -99,9 +144,18 @@ class Share:
         self._bound.remove(name)
         self._remove_place(name)
 
+    def _stop_following(self, name: str) -> None:
+        followed = self._followed.pop(name, None)
+        if followed is not None:
+            followed.close()
+            unmount_below(os.path.join(self._watched, name))
+            os.rmdir(os.path.join(self._watched, name))
+
     def release(self) -> None:
         """Unmount everything and remove what was made. Deletes empty files and directories only, so never data."""
-        for path in (self.export, self.mounts):
+        for name in list(self._followed):
+            self._stop_following(name)
+        for path in (self.export, self.mounts, self._watched):
             unmount_below(path)
         self._bound.clear()
         remove_mount_points(self.directory)

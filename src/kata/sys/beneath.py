@@ -5,6 +5,7 @@ import os
 
 _SYS_OPENAT2 = 437  # the same on every architecture
 _RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
 _RESOLVE_IN_ROOT = 0x10
 
@@ -21,6 +22,11 @@ def open_beneath(directory: int, path: str, flags: int, mode: int = 0) -> int:
     Neither `..` nor a symbolic link can lead outside, whoever changes the tree meanwhile. The caller closes the result.
     """
     return _openat2(directory, path, flags, mode, _RESOLVE_BENEATH)
+
+
+def open_without_links(directory: int, path: str, flags: int) -> int:
+    """Open a relative path below a directory descriptor. One with a symbolic link in it raises OSError(ELOOP)."""
+    return _openat2(directory, path, flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
 
 
 def open_in_root(directory: int, path: str, flags: int, mode: int = 0) -> int:

@@ -54,8 +54,8 @@ def _unescape(field: str) -> str:
 
 
 def list_mounts(below: str = "/", pid: int | None = None) -> list[MountPoint]:
-    """Mounts at or below a path, in the namespace of a process (ours by default)."""
-    name = "self" if pid is None else str(pid)
+    """Mounts at or below a path, in the namespace of a process (the calling thread's by default)."""
+    name = "thread-self" if pid is None else str(pid)
     with open(f"/proc/{name}/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         points = parse_mountinfo(file.read())
     prefix = below.rstrip("/") + "/"
@@ -76,6 +76,12 @@ def clone_tree(path: str) -> int:
     """A descriptor of a detached copy of what a path shows, with every mount below it. Raise OSError."""
     flags = linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | linux.AT_RECURSIVE
     return linux.open_tree(linux.AT_FDCWD, path, flags)
+
+
+def clone_mount(descriptor: int) -> int:
+    """A descriptor of a detached copy of one mount, without those below it, from a descriptor of a directory in it."""
+    flags = linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | linux.AT_EMPTY_PATH
+    return linux.open_tree(descriptor, "", flags)
 
 
 def visit_namespace(namespace: int, visit: Callable[[], Result]) -> Result:
@@ -119,20 +125,28 @@ def clone_trees_of(namespace: int, paths: Sequence[str]) -> list[int | OSError]:
     return visit_namespace(namespace, clone)
 
 
-def attach_tree(tree: int, target: int, *, readonly: bool, propagation: int = linux.MS_PRIVATE) -> None:
+def attach_tree(
+    tree: int, target: int, *, readonly: bool, propagation: int = linux.MS_PRIVATE, top_only: bool = False
+) -> None:
     """Put a detached tree onto what an O_PATH descriptor shows.
 
-    The attributes are set before the tree becomes visible, and read-only reaches the mounts below too; the remount of
-    mount(2) can do neither. Descriptors, not paths: a link put in the way later changes nothing.
+    The attributes are set before the tree becomes visible, and read-only reaches the mounts below too unless
+    `top_only`; the remount of mount(2) can do neither. Descriptors, not paths: a link put in the way later changes
+    nothing.
     """
-    linux.mount_setattr(tree, enable=linux.MOUNT_ATTR_RDONLY if readonly else 0, propagation=propagation)
+    if readonly:
+        linux.mount_setattr(tree, enable=linux.MOUNT_ATTR_RDONLY, recursive=not top_only)
+    linux.mount_setattr(tree, propagation=propagation)
     linux.move_mount(tree, target)
 
 
-def unmount(path: str, *, detach: bool = False) -> bool:
-    """Take the topmost mount off a path. False when there was none. `detach` does not wait for its users."""
+def unmount(path: str, *, detach: bool = False, follow: bool = False) -> bool:
+    """Take the topmost mount off a path. False when there was none. `detach` does not wait for its users.
+
+    A path that is a link is refused unless `follow`.
+    """
     try:
-        linux.umount2(path, linux.UMOUNT_NOFOLLOW | (linux.MNT_DETACH if detach else 0))
+        linux.umount2(path, (0 if follow else linux.UMOUNT_NOFOLLOW) | (linux.MNT_DETACH if detach else 0))
     except OSError as error:
         if error.errno in {errno.EINVAL, errno.ENOENT}:
             return False

@@ -130,4 +130,5 @@ def test_features_name_the_versions_and_all_hooks() -> None:
     features = describe_features(__version__)
     assert features["ociVersionMax"].startswith("1.")
     assert len(features["hooks"]) == 6
+    assert {"ro", "rro", "rslave"} <= set(features["mountOptions"])
     assert len(features["linux"]["capabilities"]) == 41

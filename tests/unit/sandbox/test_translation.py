@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kata.errors import UnsupportedError, UsageError
-from kata.sandbox.translation import Translation, add_pod_mounts, translate_spec
+from kata.sandbox.translation import Shared, Translation, add_pod_mounts, translate_spec
+from kata.sys.mount import MountPoint
 
 
 def _translate(bundle: Path, **more: Any) -> Translation:
@@ -22,6 +23,51 @@ def test_a_relative_source_is_in_the_bundle(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     shared = _translate(tmp_path, mounts=[_bind("data", "ro")]).shared[1]
     assert (shared.source, shared.readonly) == (f"{tmp_path}/data", True)
+
+
+@pytest.mark.parametrize(
+    ("option", "readonly", "follow"),
+    [("ro", True, False), ("rro", True, False), ("rprivate", False, False), ("rslave", False, True)],
+)
+def test_options_of_a_bind_tell_how_it_is_shared(tmp_path: Path, option: str, readonly: bool, follow: bool) -> None:
+    shared = _translate(tmp_path, mounts=[_bind("/", option)]).shared[1]
+    assert (shared.readonly, shared.follow) == (readonly, follow)
+
+
+def _translate_read_only(folder: Path, points: list[tuple[str, str]], *options: str) -> tuple[Shared, list[str]]:
+    """Translate a read-only volume with file systems below it: names and types. Return it and what else is mounted."""
+    spec = {"root": {"path": "rootfs"}, "process": {"args": ["sh"]}, "mounts": [_bind(str(folder), "ro", *options)]}
+    mounts = [
+        MountPoint(number, 1, "0:1", "/", f"{folder}{name}", "rw", (), kind, "none")
+        for number, (name, kind) in enumerate(points)
+    ]
+    translation = translate_spec(spec, "c", str(folder), list_points=lambda: mounts)
+    volume, *below = translation.spec.Mounts
+    assert all(mount.source.startswith(f"{volume.source}/") and "ro" not in mount.options for mount in below)
+    return translation.shared[1], [mount.destination for mount in below]
+
+
+def test_what_is_mounted_below_a_read_only_volume_is_a_mount_of_its_own_in_the_guest(tmp_path: Path) -> None:
+    points = [("", "ext4"), ("/b", "tmpfs"), ("/a", "ext4"), ("/b/deeper", "tmpfs"), ("-other", "ext4")]
+    shared, below = _translate_read_only(tmp_path, points)
+    assert (shared.readonly, shared.top_only) == (True, True)
+    assert below == ["/x/a", "/x/b"]
+
+
+@pytest.mark.parametrize(
+    ("points", "options"),
+    [
+        ([("/proc", "proc"), ("/b", "tmpfs")], ()),
+        ([(f"/{number}", "tmpfs") for number in range(33)], ()),
+        ([("/b", "tmpfs")], ("rslave",)),
+        ([], ()),
+    ],
+)
+def test_all_of_a_volume_is_read_only_where_more_would_be_too_much(
+    tmp_path: Path, points: list[tuple[str, str]], options: tuple[str, ...]
+) -> None:
+    shared, below = _translate_read_only(tmp_path, points, *options)
+    assert (shared.readonly, shared.top_only, below) == (True, False, [])
 
 
 def test_a_long_name_is_cut_to_what_a_directory_entry_holds(tmp_path: Path) -> None:
