@@ -1,6 +1,7 @@
 """A containerd that serves Kubernetes' CRI, and its images from a registry.
 
-Its handlers are `kata`, `kata-sandbox`, whose pods have no pause container (since containerd 2), and `runc`.
+Its handlers are `kata` and `runc`; since containerd 2 also `kata-sandbox`, whose pods have no pause container, and
+`kata-streaming`, whose containers have no FIFOs either.
 """
 
 import json
@@ -54,6 +55,12 @@ state = "{place}/state"
     runtime_type = "io.containerd.kata.v2"
     sandboxer = "shim"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata-sandbox.options]
+      ConfigPath = "{place}/kata.toml"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata-streaming]
+    runtime_type = "io.containerd.kata.v2"
+    sandboxer = "shim"
+    io_type = "streaming"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata-streaming.options]
       ConfigPath = "{place}/kata.toml"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"

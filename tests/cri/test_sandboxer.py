@@ -1,13 +1,12 @@
 """Pods whose sandbox the shim makes, without a pause container (`sandboxer = "shim"`), seen with crictl."""
 
 import re
-import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from cri.crictl import Crictl
+from cri.crictl import Crictl, require_sandbox_api
 from engine import kill_process
 
 _SHARED_PIDS = {"linux": {"security_context": {"namespace_options": {"pid": 0}}}}
@@ -18,10 +17,7 @@ _DNS = {"servers": ["10.9.8.7"], "searches": ["a.test", "b.test"], "options": ["
 @pytest.fixture(scope="module")
 def pods(crictl: Crictl) -> Crictl:
     """The daemon of the module, with the handler under test."""
-    shown = subprocess.run([crictl.daemon.containerd, "--version"], capture_output=True, text=True, check=True).stdout
-    version = re.search(r"\bv?(\d+)\.\d+\.\d+", shown)
-    if version is None or int(version[1]) < 2:
-        pytest.skip("NO SANDBOX API in this containerd: it came with 2.0; run tools/build-peer containerd")
+    require_sandbox_api(crictl)
     return Crictl(crictl.daemon, "kata-sandbox")
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from kata.errors import UsageError
 from kata.observe.log import Log
+from kata.protocol.messages.streaming import SERVICE as STREAMING_SERVICE
 from kata.protocol.ttrpc.engine import Call
 from kata.sandbox.hostfiles import HostFiles
 from kata.shim.bootstrap import read_input
@@ -22,7 +23,7 @@ from kata.shim.sandbox import SandboxCalls, list_sandbox_services
 from kata.shim.start import LISTENER
 from kata.shim.task import TaskCalls, list_services
 from kata.sys.namespace import enter_private_mount_namespace
-from kata.transport.ttrpc import ServerConnection
+from kata.transport.ttrpc_stream import StreamingConnection
 
 _FIRST_CONTAINER_TIMEOUT = 120.0
 _FAREWELL_TIMEOUT = 5.0
@@ -62,7 +63,8 @@ async def _run(
     pod = Pod(sandbox, namespace, fifos, choice, log, engine_log, HostFiles(mounts))
     calls = TaskCalls(pod, fifos, publisher, mounts)
     services = {**list_services(calls), **list_sandbox_services(SandboxCalls(pod, calls.note_oom, calls.finished))}
-    connections: set[ServerConnection] = set()
+    streams = {STREAMING_SERVICE: {"Stream": fifos.serve_stream}}
+    connections: set[StreamingConnection] = set()
 
     def log_error(call: Call, error: Exception) -> None:
         log.write("error", f"{call.method} failed", error=repr(error))
@@ -71,9 +73,9 @@ async def _run(
         pod.durations.note(method, seconds)
         log.write("debug", f"{method} took {seconds:.3f} s")
 
-    def welcome() -> ServerConnection:
+    def welcome() -> StreamingConnection:
         connections.difference_update([old for old in connections if old.closed.is_set()])
-        connection = ServerConnection(services, log_error, on_done=note)
+        connection = StreamingConnection(services, streams, log_error, on_done=note)
         connections.add(connection)
         return connection
 
@@ -84,6 +86,7 @@ async def _run(
     await calls.finished.wait()
     server.close()
     await pod.close()
+    fifos.close()
     with suppress(TimeoutError):
         async with asyncio.timeout(_FAREWELL_TIMEOUT):
             await publisher.drain()

@@ -13,9 +13,14 @@ from kata.sandbox.stdio import Endpoint, Stdio
 TYPE_CHECKING = False  # importing typing here would be for nothing
 if TYPE_CHECKING:
     from kata.shim.logger import Logger
+    from kata.shim.streams import StreamAttachment, StreamTable
+    from kata.transport.ttrpc_stream import StreamCall
 
 SCHEMES = ("binary", "binary-v2")
 """Of a URI that names a program to take the output."""
+
+_STREAM_SCHEME = "ttrpc+unix"
+"""Of a URI that names a stream of the shim's own socket."""
 
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -175,22 +180,44 @@ class FifoTable:
     def __init__(self, namespace: str) -> None:
         """`namespace` is containerd's, which a logger is told."""
         self._namespace = namespace
-        self._ready: dict[tuple[str, str], FifoAttachment] = {}
+        self._ready: dict[tuple[str, str], FifoAttachment | StreamAttachment] = {}
+        self._streams: StreamTable | None = None
 
-    async def open(self, process: str, streams: Streams) -> FifoAttachment:
-        """Open what a process of this id writes to. Raise HostError or UnsupportedError."""
+    async def open(self, process: str, streams: Streams) -> "FifoAttachment | StreamAttachment":
+        """Open what a process of this id writes to. Raise HostError, UnsupportedError or UsageError."""
+        scheme = streams.stdout.partition("://")[0]
+        if _STREAM_SCHEME in (scheme, streams.stdin.partition("://")[0]):
+            from kata.shim.streams import StreamAttachment  # noqa: PLC0415 - few containerds are set up to have one
+
+            return StreamAttachment(streams, self._find_streams())
         logger = None
-        if streams.stdout.partition("://")[0] in SCHEMES:
+        if scheme in SCHEMES:
             from kata.shim.logger import start_logger  # noqa: PLC0415 - few containers have one, and it costs 10 ms
 
             logger = await start_logger(streams.stdout, process, self._namespace)
         return FifoAttachment(streams, logger)
 
-    def put(self, container: str, exec_id: str, attachment: FifoAttachment) -> None:
+    async def serve_stream(self, call: "StreamCall") -> None:
+        """Be the client's end of a stream that a process has or is going to have."""
+        await self._find_streams().serve(call)
+
+    def _find_streams(self) -> "StreamTable":
+        from kata.shim.streams import StreamTable  # noqa: PLC0415 - see above
+
+        if self._streams is None:
+            self._streams = StreamTable()
+        return self._streams
+
+    def close(self) -> None:
+        """End every stream, so that no client waits for more."""
+        if self._streams is not None:
+            self._streams.close()
+
+    def put(self, container: str, exec_id: str, attachment: "FifoAttachment | StreamAttachment") -> None:
         self._ready[container, exec_id] = attachment
 
     def drop(self, container: str, exec_id: str) -> None:
         self._ready.pop((container, exec_id), None)
 
-    async def take(self, container: str, exec_id: str, *, timeout: float) -> FifoAttachment:  # noqa: ARG002 - never waits
+    async def take(self, container: str, exec_id: str, *, timeout: float) -> "FifoAttachment | StreamAttachment":  # noqa: ARG002 - never waits
         return self._ready.pop((container, exec_id))

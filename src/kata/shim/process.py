@@ -7,6 +7,10 @@ from kata.protocol.messages.task import DeleteResponse
 from kata.sandbox.process import GuestProcess
 from kata.shim.fifo import FifoAttachment, Streams
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata.shim.streams import StreamAttachment
+
 
 class Process:
     """A container's first process (`exec_id` empty) or one executed in it. `exited` is set once, with code and time.
@@ -19,7 +23,7 @@ class Process:
         container: str,
         exec_id: str,
         streams: Streams,
-        attachment: FifoAttachment,
+        attachment: "FifoAttachment | StreamAttachment",
         spec: dict[str, Any] | None = None,
     ) -> None:
         """`spec` is OCI's process object of one to be executed, which the guest is told when it is started."""

@@ -194,11 +194,14 @@ class ServerConnection(asyncio.BufferedProtocol):
         if self._engine.clients != clients:
             self._cancel_calls()
         for call in calls:
-            task = asyncio.create_task(self._serve(call))
-            self._tasks.add(task)
-            task.add_done_callback(self._finish)
+            self._start(call)
         if len(self._tasks) >= _MAX_CALLS:
             self._transport.pause_reading()
+
+    def _start(self, call: Call) -> None:
+        task = asyncio.create_task(self._serve(call))
+        self._tasks.add(task)
+        task.add_done_callback(self._finish)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the signature of asyncio
         self.closed.set()
@@ -225,7 +228,7 @@ class ServerConnection(asyncio.BufferedProtocol):
     async def _serve(self, call: Call) -> None:
         start = time.monotonic()
         try:
-            parts = ServerEngine.respond_parts(call.stream, (await self._run(call)).encode_parts())
+            parts = await self._respond(call)
         except KataError as error:
             parts = _refuse(call.stream, error.code, str(error))
         except TimeoutError:
@@ -238,6 +241,10 @@ class ServerConnection(asyncio.BufferedProtocol):
             self._on_done(call.method, time.monotonic() - start)
         if self._transport is not None and not self._transport.is_closing():
             _send(self._transport, parts)
+
+    async def _respond(self, call: Call) -> list[Buffer]:
+        """Return the frame that ends a call."""
+        return ServerEngine.respond_parts(call.stream, (await self._run(call)).encode_parts())
 
     async def _run(self, call: Call) -> Message:
         method = self._services.get(call.service, {}).get(call.method)

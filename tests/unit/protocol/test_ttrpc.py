@@ -167,3 +167,30 @@ def test_on_a_shared_stream_the_first_stream_id_again_is_a_new_client() -> None:
 
     assert [call.stream for call in calls] == [1, 3]
     assert server.clients == 2
+
+
+def test_a_server_that_streams_returns_the_messages_of_a_call_after_it_and_the_word_that_no_more_come() -> None:
+    engine = ServerEngine(streaming=True)
+    sent = [Frame(1, Kind.DATA, 0, b"one"), Frame(1, Kind.DATA, 0, b""), Frame(1, Kind.DATA, 5, b"")]
+    calls = engine.receive(frame_request(1) + b"".join(frame.encode() for frame in sent))
+
+    assert [call.stream for call in calls] == [1]
+    found = [
+        (data.stream, None if data.payload is None else bytes(data.payload), data.last) for data in engine.take_data()
+    ]
+    assert found == [(1, b"one", False), (1, b"", False), (1, None, True)]
+    assert engine.take_data() == []
+
+
+def test_a_message_of_a_call_that_never_began_is_refused() -> None:
+    engine = ServerEngine(streaming=True)
+    engine.receive(frame_request(1))
+
+    with pytest.raises(ProtocolError, match="kind 3"):
+        engine.receive(Frame(3, Kind.DATA, 0, b"").encode())
+
+
+def test_messages_to_a_client_and_their_end_have_the_flags_that_it_knows() -> None:
+    frames = FrameDecoder().feed(ServerEngine.send(7, b"one") + ServerEngine.end(7))
+
+    assert [(frame.kind, frame.flags, bytes(frame.payload)) for frame in frames] == [(3, 0, b"one"), (3, 5, b"")]

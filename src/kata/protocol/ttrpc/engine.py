@@ -6,7 +6,15 @@ from collections import namedtuple
 
 from kata.errors import Code, KataError, ProtocolError
 from kata.protocol.protobuf import encode_bytes_head
-from kata.protocol.ttrpc.frame import MAX_PAYLOAD, Frame, FrameDecoder, Kind, encode_head
+from kata.protocol.ttrpc.frame import (
+    MAX_PAYLOAD,
+    NO_DATA,
+    REMOTE_CLOSED,
+    Frame,
+    FrameDecoder,
+    Kind,
+    encode_head,
+)
 from kata.protocol.ttrpc.messages import Request, Response, Status
 
 TYPE_CHECKING = False  # typing.NamedTuple would cost each command of each pod 5 ms
@@ -37,6 +45,16 @@ class Answer(namedtuple("Answer", ("stream", "code", "message", "payload"))):  #
         code: int
         message: str
         payload: Buffer
+
+
+class Data(namedtuple("Data", ("stream", "payload", "last"))):  # noqa: PYI024 - see above
+    """A message of a call that goes on. `payload` is None where there is only the word that no more come: `last`."""
+
+    __slots__ = ()
+    if TYPE_CHECKING:
+        stream: int
+        payload: Buffer | None
+        last: bool
 
 
 class ClientEngine:
@@ -92,12 +110,15 @@ class ServerEngine:
     """Reads requests and frames responses. `clients` counts those that were seen.
 
     Clients of a `shared` byte stream may follow one another unseen, as they do on a virtio-serial port. There stream 1
-    once more is the first call of a new client; elsewhere it is an error.
+    once more is the first call of a new client; elsewhere it is an error. With `streaming` calls may have messages
+    after their request; elsewhere those are an error.
     """
 
-    def __init__(self, *, shared: bool = False) -> None:
+    def __init__(self, *, shared: bool = False, streaming: bool = False) -> None:
         self.clients = 1
         self._shared = shared
+        self._streaming = streaming
+        self._data: list[Data] = []
         self._last = 0
         self._frames = FrameDecoder()
 
@@ -116,6 +137,10 @@ class ServerEngine:
     def _read(self, frames: Iterable[Frame]) -> list[Call]:
         calls: list[Call] = []
         for frame in frames:
+            if frame.kind == Kind.DATA and self._streaming and frame.stream <= self._last:
+                payload = None if frame.flags & NO_DATA else frame.payload
+                self._data.append(Data(frame.stream, payload, bool(frame.flags & REMOTE_CLOSED)))
+                continue
             if frame.kind != Kind.REQUEST:
                 raise ProtocolError(f"ttrpc client sent a frame of kind {frame.kind} on stream {frame.stream}")
             if self._shared and self._last and frame.stream == 1:
@@ -129,6 +154,21 @@ class ServerEngine:
             timeout = request.timeout_nano / 1e9 if request.timeout_nano > 0 else None
             calls.append(Call(frame.stream, request.service, request.method, request.payload, timeout))
         return calls
+
+    def take_data(self) -> list[Data]:
+        """Return the messages that came since the last time, for calls that `receive` or `advance` has returned."""
+        data, self._data = self._data, []
+        return data
+
+    @staticmethod
+    def send(stream: int, payload: Buffer) -> bytes:
+        """Return the frame of a message to the client, one of many."""
+        return Frame(stream, Kind.DATA, 0, payload).encode()
+
+    @staticmethod
+    def end(stream: int) -> bytes:
+        """Return the frame that ends a call which had messages, well."""
+        return Frame(stream, Kind.DATA, REMOTE_CLOSED | NO_DATA, b"").encode()
 
     @staticmethod
     def respond(stream: int, payload: Buffer) -> bytes:

@@ -16,6 +16,9 @@ MAX_PAYLOAD = 4 << 20
 PORTION = 1 << 16
 """Bytes received at a time when no larger payload is on its way."""
 
+REMOTE_CLOSED, NO_DATA = 1, 4
+"""Flags of a frame of kind DATA: the sender sends no more, and the frame has no message in it."""
+
 _HEADER = struct.Struct(">IIBB")
 
 
