@@ -79,7 +79,7 @@ lint: $(VENV)/complete
 conformance: $(VENV)/complete ## run the OCI's and the CRI's validation, write docs/conformance.md
 	tools/install-host-packages run conformance
 	$(VENV)/bin/python tests/conformance/runtime_tools.py --jobs 2 $(RUNTIMES)
-	$(VENV)/bin/python tests/conformance/critest.py kata runc
+	$(VENV)/bin/python tests/conformance/critest.py kata runc || [ $$? = 77 ] # which is loud already
 
 bench: ## measure start-up, memory and throughput
 	@test -d bench || { echo "there is no bench/ yet" >&2; exit 1; }

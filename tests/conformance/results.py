@@ -1,6 +1,7 @@
 """What a conformance suite found: kept in build/, counted in build/conformance.json, shown in docs/conformance.md."""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +10,9 @@ ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build"
 DOCUMENT = ROOT / "docs/conformance.md"
 OUTCOMES = ("passed", "failed", "skipped")
+NOT_RUN = 77
+"""The exit code of a suite that could not be run, as automake's and Meson's test drivers have it for a skip."""
+
 Reasons = Mapping[str, Mapping[str, str]]
 """Why a case cannot pass, by its name: `suite` for all runtimes, `vm` for this one, `host` for those of the host."""
 
@@ -48,11 +52,21 @@ def record(suite: str, runtime: str, results: list[Result]) -> None:
     folder = BUILD / suite
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{runtime}.json").write_text(json.dumps([asdict(result) for result in results], indent=1))
+    _replace_row({"suite": suite, "runtime": runtime, **count(results)})
+
+
+def record_skip(suite: str, runtime: str, why: str) -> None:
+    """Say that the suite was not run with this runtime: one skip in build/conformance.json, and why on stderr."""
+    print(f"SKIPPED {suite} with {runtime}: {why}; its column stays as it was", file=sys.stderr)
+    _replace_row({"suite": suite, "runtime": runtime, **count([Result(suite, "skipped", why, 0.0)]), "why": why})
+
+
+def _replace_row(row: dict[str, object]) -> None:
+    BUILD.mkdir(exist_ok=True)
     table = BUILD / "conformance.json"
     rows = json.loads(table.read_text()) if table.exists() else []
-    rows = [row for row in rows if (row["suite"], row["runtime"]) != (suite, runtime)]
-    rows.append({"suite": suite, "runtime": runtime, **count(results)})
-    table.write_text(json.dumps(rows, indent=1) + "\n")
+    rows = [old for old in rows if (old["suite"], old["runtime"]) != (row["suite"], row["runtime"])]
+    table.write_text(json.dumps([*rows, row], indent=1) + "\n")
 
 
 def write_section(suite: str, title: str, introduction: str, reasons: Reasons) -> None:

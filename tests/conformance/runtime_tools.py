@@ -21,37 +21,23 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from conformance.tap import parse_tap  # noqa: E402 - found by the line above when this is run as a program
+from conformance import results  # noqa: E402 - found by the line above when this is run as a program
+from conformance.tap import parse_tap  # noqa: E402
 
 MODULE = "github.com/opencontainers/runtime-tools"
 VERSION = "v0.9.1-0.20251205004911-5e639034dcdc"
 SUITE = "oci-runtime-tools"
+TITLE = "OCI runtimes: runtime-tools"
 CACHE = Path(os.environ.get("KATA_CACHE", "/var/cache/kata-containers")) / "runtime-tools" / VERSION
-BUILD = ROOT / "build"
-DOCUMENT = ROOT / "docs" / "conformance.md"
 EXPLAINED = Path(__file__).with_suffix(".toml")
 CASE_TIMEOUT = 180.0
 _ERROR = re.compile(r'"error": "(.*?)",?$', re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What one validation program said. `outcome` is passed, failed or skipped; `seconds` its duration."""
-
-    case: str
-    outcome: str
-    passed: int
-    failed: int
-    skipped: int
-    why: str
-    seconds: float
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,16 +52,20 @@ def main(arguments: list[str] | None = None) -> int:
     for runtime in options.runtimes:
         path = shutil.which(runtime)
         if path is None:
-            print(f"{runtime}: no such program, its column stays as it was", file=sys.stderr)
+            results.record_skip(SUITE, runtime, "there is no such program")
             failures += 1
             continue
         chosen = [p for p in programs if not options.only or p.name in options.only]
-        results = run_cases(chosen, path, options.jobs)
-        failures += report(Path(path).name, results, explained)
+        found = run_cases(chosen, path, options.jobs)
+        failures += results.report(SUITE, Path(path).name, found, explained)
         if not options.only:
-            record(Path(path).name, results)
+            results.record(SUITE, Path(path).name, found)
     if not options.only:
-        write_document(explained)
+        introduction = (
+            f"The cases are the validation programs of `{MODULE}` at\n`{VERSION}`,"
+            f" run on {platform.system()} {platform.release().split('-')[0]}, {platform.machine()}."
+        )
+        results.write_section(SUITE, TITLE, introduction, explained)
     return 1 if failures else 0
 
 
@@ -116,16 +106,16 @@ def _go(cwd: Path, command: str, *arguments: str, **env: str) -> str:
     return done.stdout
 
 
-def run_cases(programs: list[Path], runtime: str, jobs: int) -> list[Result]:
+def run_cases(programs: list[Path], runtime: str, jobs: int) -> list[results.Result]:
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        results = []
+        found = []
         for result in pool.map(lambda program: run_case(program, runtime), programs):
             print(f"{result.outcome:8} {result.seconds:6.1f} s  {result.case}  {result.why}"[:200], flush=True)
-            results.append(result)
-    return results
+            found.append(result)
+    return found
 
 
-def run_case(program: Path, runtime: str) -> Result:
+def run_case(program: Path, runtime: str) -> results.Result:
     """Run one program in a scratch directory of its own, kill it after CASE_TIMEOUT seconds, leave nothing behind."""
     began = time.monotonic()
     with _scratch_directory() as scratch:
@@ -166,12 +156,11 @@ def _scratch_directory() -> Iterator[str]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def judge(case: str, output: str, code: int, late: str, seconds: float) -> Result:
+def judge(case: str, output: str, code: int, late: str, seconds: float) -> results.Result:
     """Say what a program's output means: some print test points, some only the error that they found."""
     points = parse_tap(output)
     bad = [p for p in points if not p.ok]
     good = sum(p.ok and not p.skipped for p in points)
-    skipped = sum(p.skipped for p in points)
     error = _ERROR.search(output)
     why = late
     if bad:
@@ -181,11 +170,8 @@ def judge(case: str, output: str, code: int, late: str, seconds: float) -> Resul
     elif code:
         tail = [line for line in output.splitlines() if line.strip() and not line.startswith(("ok", "1.."))]
         why = why or (tail[-1].strip() if tail else f"exit code {code}")
-    failed = len(bad) or bool(why)
-    if not points and not why:
-        good = 1
-    outcome = "failed" if failed else "passed" if good else "skipped"
-    return Result(case, outcome, good, int(failed), skipped, why, round(seconds, 1))
+    outcome = "failed" if bad or why else "passed" if good or not points else "skipped"
+    return results.Result(case, outcome, why, round(seconds, 1))
 
 
 def _delete_containers(runtime: str, scratch: str) -> None:
@@ -200,70 +186,9 @@ def _delete_containers(runtime: str, scratch: str) -> None:
 
 
 def _keep_output(runtime: str, case: str, output: str) -> None:
-    folder = BUILD / SUITE / runtime
+    folder = results.BUILD / SUITE / runtime
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{case}.tap").write_text(output)
-
-
-def report(runtime: str, results: list[Result], explained: dict[str, dict[str, str]]) -> int:
-    """Print the count and the unexplained failures; return how many those are."""
-    failed = [r for r in results if r.outcome == "failed"]
-    unexplained = [r for r in failed if not find_reason(explained, r.case, runtime)]
-    counts = {o: sum(r.outcome == o for r in results) for o in ("passed", "failed", "skipped")}
-    print(f"{SUITE} with {runtime}: " + ", ".join(f"{n} {o}" for o, n in counts.items()))
-    for result in unexplained:
-        print(f"  unexplained: {result.case}: {result.why}")
-    return len(unexplained)
-
-
-def find_reason(explained: dict[str, dict[str, str]], case: str, runtime: str) -> str:
-    own = explained.get("vm" if runtime.startswith("kata") else "host", {})
-    return own.get(case) or explained.get("suite", {}).get(case, "")
-
-
-def record(runtime: str, results: list[Result]) -> None:
-    """Write the cases of this runtime, and replace its row in build/conformance.json."""
-    BUILD.mkdir(exist_ok=True)
-    (BUILD / SUITE / f"{runtime}.json").write_text(json.dumps([asdict(r) for r in results], indent=1))
-    table = BUILD / "conformance.json"
-    rows = json.loads(table.read_text()) if table.exists() else []
-    rows = [r for r in rows if (r["suite"], r["runtime"]) != (SUITE, runtime)]
-    counts = {o: sum(r.outcome == o for r in results) for o in ("passed", "failed", "skipped")}
-    rows.append({"suite": SUITE, "runtime": runtime, **counts})
-    table.write_text(json.dumps(rows, indent=1) + "\n")
-
-
-def write_document(explained: dict[str, dict[str, str]]) -> None:
-    found = {
-        path.stem: {r["case"]: r for r in json.loads(path.read_text())}
-        for path in sorted((BUILD / SUITE).glob("*.json"), key=lambda p: (not p.stem.startswith("kata"), p.stem))
-    }
-    DOCUMENT.parent.mkdir(exist_ok=True)
-    DOCUMENT.write_text("\n".join(_lines(found, explained)) + "\n")
-
-
-def _lines(found: dict[str, dict[str, dict[str, str]]], explained: dict[str, dict[str, str]]) -> Iterable[str]:
-    yield "# Conformance"
-    yield ""
-    yield "Written by `make conformance`; do not edit."
-    yield f"The cases are the validation programs of `{MODULE}` at `{VERSION}`,"
-    yield f"run on {platform.system()} {platform.release().split('-')[0]}, {platform.machine()}."
-    yield "The columns of other runtimes show what this host allows: it may lack a capability or a cgroup controller."
-    yield ""
-    for runtime, cases in found.items():
-        counts = {o: sum(r["outcome"] == o for r in cases.values()) for o in ("passed", "failed", "skipped")}
-        yield f"- `{runtime}`: " + ", ".join(f"{n} {o}" for o, n in counts.items())
-    yield ""
-    yield "| case | " + " | ".join(f"`{runtime}`" for runtime in found) + " | why not |"
-    yield "|---|" + "---|" * (len(found) + 1)
-    for case in sorted({case for cases in found.values() for case in cases}):
-        outcomes = [cases[case]["outcome"] if case in cases else "not run" for cases in found.values()]
-        reasons = [
-            find_reason(explained, case, runtime)
-            for runtime, outcome in zip(found, outcomes, strict=True)
-            if outcome != "passed"
-        ]
-        yield f"| {case} | " + " | ".join(outcomes) + f" | {'; '.join(dict.fromkeys(r for r in reasons if r))} |"
 
 
 if __name__ == "__main__":
