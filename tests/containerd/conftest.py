@@ -16,6 +16,10 @@ from peers import find_program, list_versions, require_installed, require_progra
 __all__ = ["guest_image"]
 
 DEBIAN = "debian"
+_TRACE = """
+[debug]
+  level = "trace"
+"""
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +43,7 @@ def daemon(request: pytest.FixtureRequest, guest_image: Path) -> Iterator[Contai
 def _run_daemon(image: Path, programs: Path, *, with_blocks: bool = False) -> Iterator[Containerd]:
     place = Path(tempfile.mkdtemp(prefix="kata-c-"))  # short: containerd's socket paths have 106 bytes
     token = f"c{secrets.token_hex(4)}"
-    more = _configure_blockfile(place) if with_blocks else ""
+    more = _TRACE + _configure_blockfile(place) if with_blocks else ""
     try:
         with Containerd(place, image, token, programs, more) as daemon:
             yield daemon
@@ -58,8 +62,6 @@ def _configure_blockfile(place: Path) -> str:
         return ""
     subprocess.run(["mkfs.ext4", "-q", str(scratch)], check=True, timeout=30)
     return f"""
-[debug]
-  level = "trace"
 [plugins."io.containerd.snapshotter.v1.blockfile"]
   scratch_file = "{scratch}"
   fs_type = "ext4"

@@ -92,9 +92,13 @@ def test_ps_shows_the_process_that_stands_for_the_container_on_this_host(daemon:
     assert [int(line.split()[0]) for line in listed] == [daemon.find_pid(sleeper)]
 
 
-def test_a_checkpoint_is_refused_with_the_reason(daemon: Containerd, sleeper: str) -> None:
-    done = daemon.run("tasks", "checkpoint", sleeper)
+def test_a_checkpoint_is_refused_with_the_reason_and_no_event_tells_of_one(daemon: Containerd, sleeper: str) -> None:
+    with watch_events(daemon) as events:
+        done = daemon.run("tasks", "checkpoint", sleeper)
+        daemon.execute(sleeper, "true")
+        events.wait_for("/tasks/exit", sleeper)
 
+        assert "/tasks/checkpointed" not in events.list_topics(sleeper)
     assert done.code != 0
     assert "cannot be checkpointed" in done.err
     assert daemon.find_status(sleeper) == "RUNNING"

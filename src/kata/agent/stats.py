@@ -79,8 +79,7 @@ def _read_memory(cgroup: Cgroup) -> MemoryStats | None:
     current = cgroup.read("memory.current")
     if not current:
         return None
-    stats = parse_flat(cgroup.read("memory.stat"))
-    stats["oom_kill"] = parse_flat(cgroup.read("memory.events")).get("oom_kill", 0)
+    stats = parse_flat(cgroup.read("memory.stat")) | parse_flat(cgroup.read("memory.events"))
     return MemoryStats(
         cache=stats.get("file", 0),
         usage=_read_memory_data(cgroup, "memory"),

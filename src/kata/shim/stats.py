@@ -29,6 +29,7 @@ _MEMORY_V1 = {
 """Names of cgroup v1's memory.stat, and those of v2, which the guest has."""
 
 _MEMORY_V2 = {field.name for field in metrics.MemoryStatV2.FIELDS.values()}
+_MEMORY_EVENTS = [field.name for field in metrics.MemoryEventsV2.FIELDS.values()]
 _NETWORK = [field.name for field in metrics.NetworkStat.FIELDS.values()]
 _IO_V2 = {
     ("io_service_bytes_recursive", "read"): "rbytes",
@@ -157,10 +158,12 @@ def make_metrics_v2(response: agent.StatsContainerResponse) -> metrics.MetricsV2
     """Translate to the names of cgroup v2."""
     stats = response.cgroup_stats or agent.CgroupStats()
     pids = stats.pids_stats or agent.PidsStats()
+    memory = stats.memory_stats or agent.MemoryStats()
     return metrics.MetricsV2(
         pids=metrics.PidsStat(current=pids.current, limit=pids.limit or _UNLIMITED),  # v2 has `max`, v1 has 0
         cpu=_make_cpu_v2(stats.cpu_stats or agent.CpuStats()),
-        memory=_make_memory_v2(stats.memory_stats or agent.MemoryStats()),
+        memory=_make_memory_v2(memory),
+        memory_events=metrics.MemoryEventsV2(**{name: memory.stats.get(name, 0) for name in _MEMORY_EVENTS}),
         io=_make_io(stats.blkio_stats or agent.BlkioStats()),
         hugetlb=[
             metrics.HugetlbStatV2(current=page.usage, max=page.max_usage, failcnt=page.failcnt, pagesize=size)

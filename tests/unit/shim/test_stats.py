@@ -26,7 +26,8 @@ _PUBLISHED = {
     metrics.BlkioEntryV1: "op=1 device=2 major=3 minor=4 value=5",
     metrics.BlkioStatV1: "io_service_bytes_recursive=1 io_serviced_recursive=2",
     metrics.NetworkStat: _NETWORK,
-    metrics.MetricsV2: "pids=1 cpu=2 memory=4 io=6 hugetlb=7 network=9",
+    metrics.MetricsV2: "pids=1 cpu=2 memory=4 io=6 hugetlb=7 memory_events=8 network=9",
+    metrics.MemoryEventsV2: "low=1 high=2 max=3 oom=4 oom_kill=5 oom_group_kill=6",
     metrics.CpuStatV2: "usage_usec=1 user_usec=2 system_usec=3 nr_periods=4 nr_throttled=5 throttled_usec=6",
     metrics.IoStatV2: "usage=1",
     metrics.IoEntryV2: "major=1 minor=2 rbytes=3 wbytes=4 rios=5 wios=6",
@@ -175,6 +176,15 @@ def test_disks_network_huge_pages_and_pids_are_in_both_forms(response: Any) -> N
     assert {page.pagesize: page.usage for page in one.hugetlb} == {page.pagesize: page.current for page in two.hugetlb}
     assert one.pids.limit == stats.pids_stats.limit
     assert two.pids.limit == (stats.pids_stats.limit or _UNLIMITED)
+
+
+def test_what_happened_for_want_of_memory_is_counted_in_both_forms() -> None:
+    memory = agent.MemoryStats(stats={"max": 3, "oom": 2, "oom_kill": 1})
+    response = agent.StatsContainerResponse(cgroup_stats=agent.CgroupStats(memory_stats=memory))
+    one, two = _round_trip(make_metrics_v1(response)), _round_trip(make_metrics_v2(response))
+
+    assert one.memory_oom_control.oom_kill == 1
+    assert two.memory_events == metrics.MemoryEventsV2(max=3, oom=2, oom_kill=1)
 
 
 def test_an_empty_answer_is_no_error() -> None:

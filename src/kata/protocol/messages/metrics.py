@@ -211,10 +211,20 @@ class HugetlbStatV2(Message):
     failcnt: int = uint64(4)
 
 
+class MemoryEventsV2(Message):
+    low: int = uint64(1)
+    high: int = uint64(2)
+    max: int = uint64(3)
+    oom: int = uint64(4)
+    oom_kill: int = uint64(5)
+    oom_group_kill: int = uint64(6)
+
+
 class MetricsV2(Message):
     pids: PidsStat | None = message(1, PidsStat)
     cpu: CpuStatV2 | None = message(2, CpuStatV2)
     memory: MemoryStatV2 | None = message(4, MemoryStatV2)
     io: IoStatV2 | None = message(6, IoStatV2)
     hugetlb: list[HugetlbStatV2] = repeated(7, HugetlbStatV2)
+    memory_events: MemoryEventsV2 | None = message(8, MemoryEventsV2)
     network: list[NetworkStat] = repeated(9, NetworkStat)
