@@ -1,11 +1,30 @@
 """A network that somebody else made, by hand or with CNI's plug-ins, is the network of containerd's container."""
 
+import time
+import urllib.error
 import urllib.request
 from pathlib import Path
+
+import pytest
 
 from cni import make_cni_network
 from containerd.daemon import Containerd
 from podnet import make_pod_network
+
+_SERVER_TIMEOUT = 60.0
+
+
+def _fetch(url: str) -> bytes:
+    """Return what a server of the guest says, as soon as it listens. Until then the guest refuses."""
+    deadline = time.monotonic() + _SERVER_TIMEOUT
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                said: bytes = answer.read()
+                return said
+        except urllib.error.URLError as error:
+            assert isinstance(error.reason, ConnectionRefusedError), error
+            assert time.monotonic() < deadline, f"nothing listens at {url}"
 
 
 def test_a_container_that_joins_a_namespace_has_its_network(daemon: Containerd) -> None:
@@ -24,19 +43,17 @@ def test_a_container_on_the_hosts_network_has_its_loopback_only(daemon: Containe
     assert [line.split()[1] for line in done.out.splitlines()] == ["lo:"]
 
 
+@pytest.mark.timeout(300)
 def test_cnis_bridge_address_routes_and_port_mapping_reach_the_guest(daemon: Containerd, tmp_path: Path) -> None:
     serve = "mkdir /w; echo from the guest > /w/index.html; echo up; exec httpd -f -p 8080 -h /w"
     with (
         make_cni_network(daemon.token, tmp_path) as net,
         daemon.hold("sh", "-c", serve, flags=("--with-ns", f"network:{net.path}")) as name,
     ):
-        shown = daemon.execute(
-            name, "sh", "-c", "until wget -qO /dev/null http://127.0.0.1:8080/; do :; done; ip addr show eth0; ip route"
-        )
+        for host, port in ((net.address, 8080), (net.gateway, net.host_port)):
+            assert _fetch(f"http://{host}:{port}/") == b"from the guest\n"
+        shown = daemon.execute(name, "sh", "-c", "ip addr show eth0; ip route")
         assert f"inet {net.address}/24" in shown.out
         assert "inet6 fd77::" in shown.out
         assert "mtu 1450" in shown.out
         assert f"default via {net.gateway} dev eth0" in shown.out
-        for host, port in ((net.address, 8080), (net.gateway, net.host_port)):
-            with urllib.request.urlopen(f"http://{host}:{port}/", timeout=10) as answer:
-                assert answer.read() == b"from the guest\n"
