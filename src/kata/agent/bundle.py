@@ -55,7 +55,7 @@ class Bundle:
 
     def write_json(self, name: str, content: object) -> None:
         with open(f"{self.directory}/{name}", "w", encoding="utf-8") as file:
-            json.dump(content, file)
+            file.write(json.dumps(content))  # json.dump encodes in Python, not in C: five times as slow
 
     def remove(self) -> None:
         mount.unmount_below(self.directory)

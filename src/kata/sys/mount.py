@@ -24,11 +24,17 @@ class MountPoint(NamedTuple):
     source: str
 
 
-def parse_mountinfo(text: str) -> list[MountPoint]:
-    """Read mountinfo lines, in the kernel's order (parents before what is mounted on them)."""
+_ESCAPED = frozenset(" \t\n\\#")
+"""What the kernel writes as a backslash and three octal digits in a path."""
+
+
+def parse_mountinfo(text: str, word: str = "") -> list[MountPoint]:
+    """Read those mountinfo lines that have `word`, in the kernel's order (parents before what is mounted on them)."""
     points = []
     # Only a line feed ends a line; the other characters that str.splitlines cuts at are bytes of a path like any other.
     for line in text.removesuffix("\n").split("\n"):
+        if word not in line:
+            continue
         fields = line.split(" ")
         dash = fields.index("-", 6)
         points.append(
@@ -57,7 +63,8 @@ def list_mounts(below: str = "/", pid: int | None = None) -> list[MountPoint]:
     """Mounts at or below a path, in the namespace of a process (the calling thread's by default)."""
     name = "thread-self" if pid is None else str(pid)
     with open(f"/proc/{name}/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        points = parse_mountinfo(file.read())
+        # Most callers look for one path among dozens, and to read a line costs much more than to search it.
+        points = parse_mountinfo(file.read(), below.rstrip("/") if _ESCAPED.isdisjoint(below) else "")
     prefix = below.rstrip("/") + "/"
     return [point for point in points if point.path == below or point.path.startswith(prefix)]
 

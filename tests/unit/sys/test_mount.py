@@ -29,6 +29,13 @@ def test_any_path_survives_the_kernels_escapes(wanted: list[str]) -> None:
     assert [point.path for point in parse_mountinfo("".join(lines))] == wanted
 
 
+def test_lines_without_the_word_are_left_out() -> None:
+    other = LINE.replace("/mnt2", "/other")
+
+    assert [point.path for point in parse_mountinfo(LINE + other, "/mnt2")] == ["/mnt2"]
+    assert parse_mountinfo(LINE, "/elsewhere") == []
+
+
 def test_mounts_below_a_path_do_not_include_its_namesakes() -> None:
     points = list_mounts("/proc")
     assert points
