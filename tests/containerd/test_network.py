@@ -23,8 +23,8 @@ def _fetch(url: str) -> bytes:
                 said: bytes = answer.read()
                 return said
         except urllib.error.URLError as error:
-            assert isinstance(error.reason, ConnectionRefusedError), error
-            assert time.monotonic() < deadline, f"nothing listens at {url}"
+            if not isinstance(error.reason, ConnectionRefusedError) or time.monotonic() > deadline:
+                raise
 
 
 def test_a_container_that_joins_a_namespace_has_its_network(daemon: Containerd) -> None:
