@@ -10,6 +10,12 @@ from typing import Any
 
 from kata.sys.file import replace_file
 
+_FIRST = 32
+"""How many phases are kept from the beginning: the sandbox's own start, and that of its first containers."""
+
+_MOST = 128
+"""How many are kept in all. A pod may have thousands of containers in its life."""
+
 
 @dataclass(frozen=True, slots=True)
 class Phase:
@@ -25,7 +31,7 @@ class Phase:
 
 
 class Timeline:
-    """Records phases and keeps them in a file, so that they can be read after a crash too."""
+    """Records the first and the last phases and keeps them in a file, so that they can be read after a crash too."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -47,6 +53,8 @@ class Timeline:
         finally:
             now = time.monotonic()
             self.phases.append(Phase(name, (start - self._zero) * 1e3, (now - start) * 1e3, failed))
+            if len(self.phases) > _MOST:
+                del self.phases[_FIRST]
 
     def write(self) -> None:
         rows: list[dict[str, Any]] = []

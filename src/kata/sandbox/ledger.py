@@ -95,6 +95,14 @@ def list_resources(directory: str) -> list[tuple[Kind, str]]:
     return rows
 
 
+def forget_gone_cgroups(directory: str) -> None:
+    """Drop the cgroups that are no more from what is written down: a pod may have thousands of them in its life."""
+    rows = list_resources(directory)
+    kept = [row for row in rows if row[0] is not Kind.CGROUP or os.path.exists(row[1])]
+    if len(kept) < len(rows):
+        replace_file(find_ledger(directory), "".join(_format_line(*row) for row in kept))
+
+
 def release_resources(directory: str) -> list[str]:
     """Release everything that is written down, the newest first, whatever fails; return a sentence per failure.
 

@@ -23,7 +23,7 @@ from kata.sandbox.attach import Attachments
 from kata.sandbox.clock import GuestClock
 from kata.sandbox.container import Bundle, Container, name_moment, read_bundle
 from kata.sandbox.hostfiles import HostFiles
-from kata.sandbox.ledger import Kind, record_resource, release_resources
+from kata.sandbox.ledger import Kind, forget_gone_cgroups, record_resource, release_resources
 from kata.sandbox.management import Management
 from kata.sandbox.network import PodNamespace, SandboxNetwork, read_name_servers
 from kata.sandbox.portforward import PortForward
@@ -387,7 +387,16 @@ class Sandbox:
             except KataError as error:
                 self._log.write("error", f"the files of container {container.id} stay shared", error=str(error))
             if path and path != self._cgroup:
-                await _remove_cgroup(path)
+                await self._remove_cgroup(path)
+
+    async def _remove_cgroup(self, path: str) -> None:
+        """Remove a container's host cgroup. What somebody else keeps busy is left to the sandbox's end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CGROUP_TIMEOUT):
+                while not drop_cgroup(path):  # noqa: ASYNC110 - the kernel tells nobody when the last one is gone
+                    await asyncio.sleep(_CGROUP_PAUSE)
+        if self._stopped is None:
+            forget_gone_cgroups(self.directory)
 
     async def stop(self) -> None:
         """End the VM and release everything, also when the caller is cancelled. May be called again."""
@@ -459,14 +468,6 @@ def _leave_word_of_oom(container: Container) -> None:
 
 def _find_cgroup(spec: dict[str, Any]) -> str:
     return str((spec.get("linux") or {}).get("cgroupsPath") or "")
-
-
-async def _remove_cgroup(path: str) -> None:
-    """Remove a container's host cgroup. What somebody else keeps busy is left to the sandbox's end."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_CGROUP_TIMEOUT):
-            while not drop_cgroup(path):  # noqa: ASYNC110 - the kernel tells nobody when the last one is gone
-                await asyncio.sleep(_CGROUP_PAUSE)
 
 
 def _find_shm_size(spec: dict[str, Any]) -> int:

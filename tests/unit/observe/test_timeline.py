@@ -42,3 +42,14 @@ def test_the_innermost_phase_is_current_after_its_failure(tmp_path: Path) -> Non
 
 def test_a_missing_file_is_an_empty_timeline(tmp_path: Path) -> None:
     assert read_phases(f"{tmp_path}/none") == []
+
+
+def test_a_long_life_keeps_its_first_and_its_last_phases(tmp_path: Path) -> None:
+    timeline = Timeline(str(tmp_path / "timeline.json"))
+    for number in range(1000):
+        with timeline.measure(str(number)):
+            pass
+
+    names = [phase.name for phase in timeline.phases]
+    assert len(names) == 128
+    assert (names[:2], names[-2:]) == (["0", "1"], ["998", "999"])

@@ -9,6 +9,7 @@ from kata.resources.cgroup import list_hierarchies
 from kata.sandbox.ledger import (
     Kind,
     find_ledger,
+    forget_gone_cgroups,
     list_resources,
     record_process,
     record_resource,
@@ -40,6 +41,17 @@ def test_a_line_that_is_no_resource_is_left_out(tmp_path: Path, line: str) -> No
     with open(find_ledger(str(tmp_path)), "a") as file:
         file.write(line + "\n")
     assert list_resources(str(tmp_path)) == [(Kind.TREE, "/a")]
+
+
+def test_cgroups_that_went_are_written_down_no_more(tmp_path: Path) -> None:
+    there, gone = tmp_path / "there", tmp_path / "gone"
+    there.mkdir()
+    for kind, path in ((Kind.CGROUP, there), (Kind.CGROUP, gone), (Kind.TREE, gone)):
+        record_resource(str(tmp_path), kind, str(path))
+
+    forget_gone_cgroups(str(tmp_path))
+
+    assert list_resources(str(tmp_path)) == [(Kind.CGROUP, str(there)), (Kind.TREE, str(gone))]
 
 
 def test_a_sandbox_that_wrote_nothing_owns_nothing(tmp_path: Path) -> None:
