@@ -127,9 +127,9 @@ class Guest:
     async def update_container(self, request: wire.UpdateContainerRequest) -> None:
         await self._call("UpdateContainer", request, Empty)
 
-    async def stat_container(self, container: str) -> wire.StatsContainerResponse:
+    async def stat_container(self, container: str, *, timeout: float = _STATS_TIMEOUT) -> wire.StatsContainerResponse:
         request = wire.StatsContainerRequest(container_id=container)
-        return await self._call("StatsContainer", request, wire.StatsContainerResponse, timeout=_STATS_TIMEOUT)
+        return await self._call("StatsContainer", request, wire.StatsContainerResponse, timeout=timeout)
 
     async def wait_oom(self) -> str:
         """Wait for the next container that ran out of memory, and return its id."""

@@ -14,6 +14,7 @@ from kata.protocol.http import Request, Response
 from kata.protocol.messages.csi import VolumeStatsResponse
 from kata.sandbox.guest import Guest
 from kata.sandbox.metrics import measure_sandbox
+from kata.sandbox.overhead import Overhead
 from kata.sandbox.sandbox import Sandbox
 
 Call = Callable[[Request], Awaitable[Response]]
@@ -27,6 +28,7 @@ class ManagementCalls:
     def __init__(self, sandbox: Sandbox, log: Log) -> None:
         self._sandbox = sandbox
         self._log = log
+        self._overhead = Overhead()
         self._table: dict[str, dict[str, Call]] = {
             "/metrics": {"GET": self._measure},
             "/agent-url": {"GET": self._name_agent},
@@ -54,7 +56,7 @@ class ManagementCalls:
         return self._sandbox.require_running().guest
 
     async def _measure(self, _: Request) -> Response:
-        families = await measure_sandbox(self._sandbox, self._log)
+        families = await measure_sandbox(self._sandbox, self._overhead, self._log)
         return Response(200, encode_families(families).encode(), {"Content-Type": CONTENT_TYPE})
 
     async def _name_agent(self, _: Request) -> Response:

@@ -1,6 +1,8 @@
 """One scrape of a sandbox: its processes on the host from /proc, the agent and the guest from the agent."""
 
-from collections.abc import Callable
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
 
 from kata.errors import KataError
 from kata.observe.durations import BOUNDS_MS, Durations
@@ -8,20 +10,26 @@ from kata.observe.log import Log
 from kata.protocol.exposition import Family, Sample, parse_families
 from kata.protocol.process_metrics import list_component_families, list_standard_families
 from kata.protocol.text import clean_text
+from kata.sandbox.overhead import Overhead, measure_overhead
 from kata.sandbox.sandbox import Sandbox
+from kata.sandbox.states import Status
 from kata.sandbox.vm import SandboxVm
 from kata.sys.procfs import find_worker, read_process
 
 GUEST_TIMEOUT = 5.0
 """Seconds. Prometheus gives up after 10 unless told otherwise; a guest that hangs must not cost the host's figures."""
 
+_STARTED = (Status.RUNNING, Status.PAUSED)
 _GUEST_PREFIXES = ("kata_agent_", "kata_guest_")
 _HOST_LABELS = frozenset({"sandbox_id", "cri_uid", "cri_name", "cri_namespace", "instance", "job"})
 """Labels by which the host tells sandboxes apart: a guest has no say in them."""
 
 
-async def measure_sandbox(sandbox: Sandbox, log: Log) -> list[Family]:
-    """Return all metrics of a sandbox. Without a VM, and with an agent that does not answer, those of the rest."""
+async def measure_sandbox(sandbox: Sandbox, overhead: Overhead, log: Log) -> list[Family]:
+    """Return all metrics of a sandbox. Without a VM, and with an agent that does not answer, those of the rest.
+
+    `overhead` remembers the scrape before.
+    """
     families = []
     shim = read_process("self", network=True)
     if shim is not None:
@@ -35,18 +43,33 @@ async def measure_sandbox(sandbox: Sandbox, log: Log) -> list[Family]:
     hypervisor = read_process(vm.machine.pid, network=True)
     if hypervisor is not None:
         families += list_component_families("kata_hypervisor", "Hypervisor", hypervisor)
-    virtiofsd = read_process(find_worker(vm.virtiofsd.pid))
+    worker = find_worker(vm.virtiofsd.pid)
+    virtiofsd = read_process(worker)
     if virtiofsd is not None:
         families += list_component_families("kata_virtiofsd", "Virtiofsd", virtiofsd)
-    return families + await _measure_guest(vm, log)
+    read = {os.getpid(): shim, vm.machine.pid: hypervisor, worker: virtiofsd}
+    processes = {pid: process for pid, process in read.items() if process is not None}
+    started = [name for name, one in sandbox.containers.items() if one.record.status in _STARTED]
+    parts = await asyncio.gather(
+        _ask_guest("word", _measure_guest(vm), log),
+        _ask_guest(
+            "part of the overhead", measure_overhead(overhead, vm, processes, started, timeout=GUEST_TIMEOUT), log
+        ),
+    )
+    return [*families, *parts[0], *parts[1]]
 
 
-async def _measure_guest(vm: SandboxVm, log: Log) -> list[Family]:
+async def _ask_guest(what: str, asking: Awaitable[list[Family]], log: Log) -> list[Family]:
+    """Wait for what needs the guest. A guest that does not tell costs a scrape these figures only."""
     try:
-        return select_guest_families(await vm.guest.read_metrics(timeout=GUEST_TIMEOUT))
+        return await asking
     except KataError as error:
-        log.write("warning", "the guest's metrics are missing from a scrape", error=str(error))
+        log.write("warning", f"the guest's {what} is missing from a scrape", error=str(error))
         return []
+
+
+async def _measure_guest(vm: SandboxVm) -> list[Family]:
+    return select_guest_families(await vm.guest.read_metrics(timeout=GUEST_TIMEOUT))
 
 
 def select_guest_families(text: str) -> list[Family]:

@@ -20,6 +20,7 @@ from kata.sandbox import metrics, store
 from kata.sandbox.attach import AttachServer
 from kata.sandbox.container import Bundle, Container, name_moment
 from kata.sandbox.metrics import select_guest_families
+from kata.sandbox.overhead import Overhead, Use
 from kata.sandbox.sandbox import Sandbox
 from kata.sandbox.states import SandboxState, Status
 from kata.sandbox.translation import Shared
@@ -89,6 +90,34 @@ async def test_a_scrape_has_what_each_process_and_the_guest_say(sandbox: Sandbox
     assert actions == {"close_io"}
     asked = families["kata_shim_agent_rpc_durations_histogram_milliseconds"].samples
     assert "grpc.StartContainerRequest" in {sample.labels["action"] for sample in asked}
+
+
+async def test_the_overhead_is_what_the_host_spends_beyond_the_containers(
+    sandbox: Sandbox, peer: Peer, tmp_path: Path
+) -> None:
+    stats = wire.CgroupStats(
+        cpu_stats=wire.CpuStats(cpu_usage=wire.CpuUsage(total_usage=10**9)),
+        memory_stats=wire.MemoryStats(usage=wire.MemoryData(usage=1 << 20)),
+    )
+    serve(peer, "GetMetrics", wire.GetMetricsRequest, wire.Metrics(metrics=GUEST_TEXT))
+    alone = (await scrape(sandbox))["kata_shim_pod_overhead_memory_in_bytes"].samples[0].value
+    serve(peer, "StatsContainer", wire.StatsContainerRequest, wire.StatsContainerResponse(cgroup_stats=stats))
+    add_container(sandbox, tmp_path, "/data", Status.RUNNING)
+
+    families = await scrape(sandbox)
+
+    assert families["kata_shim_pod_overhead_memory_in_bytes"].samples[0].value < alone - (1 << 19)
+    assert families["kata_shim_pod_overhead_cpu"].samples[0].value >= 0
+    assert peer.calls[-1][1] == wire.StatsContainerRequest(container_id="c")
+
+
+def test_the_overhead_is_counted_from_one_scrape_to_the_next() -> None:
+    overhead = Overhead()
+
+    assert overhead.compare(10.0, Use(5.0, 100.0), {"a": Use(1.0, 30.0)}) == (40.0, 70.0)
+    assert overhead.compare(12.0, Use(6.0, 100.0), {"a": Use(1.5, 30.0), "b": Use(0.25, 10.0)}) == (12.5, 60.0)
+    assert overhead.compare(14.0, Use(7.0, 100.0), {"b": Use(0.25, 10.0)}) == (50.0, 90.0)
+    assert overhead.compare(16.0, Use(7.5, 5.0), {"b": Use(9.0, 10.0)}) == (0.0, 0.0)
 
 
 async def test_a_guest_that_hangs_does_not_cost_the_hosts_figures(
@@ -177,10 +206,10 @@ async def test_rules_and_policies_reach_an_agent_that_has_them(sandbox: Sandbox,
     ]
 
 
-def add_container(sandbox: Sandbox, tmp_path: Path, source: str) -> None:
+def add_container(sandbox: Sandbox, tmp_path: Path, source: str, status: Status = Status.CREATING) -> None:
     assert sandbox.vm is not None
     bundle = Bundle(str(tmp_path), {"root": {"path": "rootfs"}})
-    record = store.ContainerRecord("c", "s", bundle.path, os.getpid(), Status.CREATING, name_moment())
+    record = store.ContainerRecord("c", "s", bundle.path, os.getpid(), status, name_moment())
     shared = (Shared(source, "c-0123-volume", readonly=False),)
     sandbox.containers["c"] = Container(str(tmp_path), sandbox.vm.guest, bundle, record, shared)
 
