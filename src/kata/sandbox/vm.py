@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kata.config.artifacts import Artifacts, find_artifacts
 from kata.config.model import AgentConfig, Configuration
-from kata.errors import GuestError, KataError, StartError
+from kata.errors import DeadlineError, GuestError, KataError, StartError
 from kata.hypervisor.channel import AGENT_PORT, DEBUG_CONSOLE_PORT, LOG_PORT, choose_guest_channel
 from kata.hypervisor.driver import Channel, Hypervisor, Vm
 from kata.hypervisor.qemu.driver import QemuSettings, open_hypervisor
@@ -21,10 +21,12 @@ from kata.sandbox.line import Line, copy_agent_log, open_line
 from kata.sandbox.store import SHARE_BASE
 from kata.storage.share import Share
 from kata.storage.virtiofsd import Virtiofsd, find_virtiofsd, start_virtiofsd
+from kata.sys.process import read_cpu_wait
 
 SHARE_TAG = "kataShared"
 _VMM_TIMEOUT = 30.0
 _STOP_TIMEOUT = 2.0
+_LEAST_WAIT = 0.5
 _LAST_WORDS_TIMEOUT = 1.0
 """Seconds that a VMM whose connections broke is given to be dead: why it ended says more than a closed socket."""
 
@@ -204,7 +206,7 @@ def _list_agent_parameters(config: AgentConfig) -> list[str]:
 
 async def _reach_agent(site: Site, machine: Vm, virtiofsd: Virtiofsd, line: Line) -> Guest:
     """Wait for the agent's first answer, or for the end of the VM or of its share, whichever comes first."""
-    reaching = asyncio.create_task(_open_guest(line, float(site.config.agent.dial_timeout)))
+    reaching = asyncio.create_task(_open_guest(line, machine.pid, float(site.config.agent.dial_timeout)))
     ending = asyncio.create_task(machine.wait_exit())
     # virtiofsd's worker process can outlive the one that we know, and a guest would boot on a share that is lost.
     unshared = asyncio.create_task(virtiofsd.wait())
@@ -223,11 +225,27 @@ async def _reach_agent(site: Site, machine: Vm, virtiofsd: Virtiofsd, line: Line
             task.cancel()
 
 
-async def _open_guest(line: Line, timeout: float) -> Guest:
+async def _open_guest(line: Line, pid: int, timeout: float) -> Guest:
     guest = Guest(await line.connect(AGENT_PORT, timeout=timeout))
     try:
-        await guest.check(timeout=timeout)
+        await _wait_for_agent(guest, pid, timeout)
     except KataError:
         guest.client.close()
         raise
     return guest
+
+
+async def _wait_for_agent(guest: Guest, pid: int, timeout: float) -> None:
+    """Wait for the agent's first answer. Time for which the VM wanted a CPU and got none does not count.
+
+    Twenty VMs that start at once on two CPUs all get there, while one that hangs is given up in time.
+    """
+    left, waited = timeout, read_cpu_wait(pid)
+    while True:
+        try:
+            return await guest.check(timeout=left)
+        except DeadlineError as error:
+            before, waited = waited, read_cpu_wait(pid)
+            left = waited - before
+            if left < _LEAST_WAIT:
+                raise DeadlineError(f"the agent did not answer Check within {timeout:g} s") from error

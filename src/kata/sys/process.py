@@ -32,6 +32,22 @@ def read_stat(pid: int) -> ProcessStat | None:
         return None
 
 
+def read_cpu_wait(pid: int) -> float:
+    """Return for how many seconds so far a process's hungriest thread wanted a CPU and got none.
+
+    Zero for a process that is gone, and on a kernel that does not count it. Source: the kernel's
+    scheduler/sched-stats.rst, /proc/PID/task/TID/schedstat.
+    """
+    longest = 0
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/schedstat", encoding="ascii") as file:
+                longest = max(longest, int(file.read().split()[1]))
+    except (OSError, IndexError, ValueError):
+        return longest / 1e9
+    return longest / 1e9
+
+
 def read_start_ticks(pid: int) -> int | None:
     """When a process started, in clock ticks since boot; None when it is gone."""
     stat = read_stat(pid)

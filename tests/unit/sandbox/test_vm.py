@@ -7,12 +7,13 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kata.config.model import Configuration
-from kata.errors import GuestError, StateError
+from kata.errors import DeadlineError, GuestError, StateError
 from kata.hypervisor.channel import AGENT_PORT
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
@@ -64,6 +65,19 @@ async def test_a_vmm_that_dies_while_its_agent_is_awaited_says_why(tmp_path: Pat
     try:
         with pytest.raises(GuestError, match="QEMU exited with status 3: out of memory"):
             await _reach_agent(_describe_site(tmp_path), machine, virtiofsd, Line("vport://1024", (), str(tmp_path)))
+    finally:
+        await virtiofsd.stop()
+        await machine.stop(timeout=0)
+
+
+async def test_an_agent_that_is_silent_is_given_up_when_its_vm_wants_no_cpu(tmp_path: Path) -> None:
+    machine = start_machine(tmp_path, ["sleep", "60"])
+    virtiofsd = start_share_server(tmp_path)
+    site = _describe_site(tmp_path)
+    site = replace(site, config=replace(site.config, agent=replace(site.config.agent, dial_timeout=1)))
+    try:
+        with _listen_for_agent(tmp_path), pytest.raises(DeadlineError, match="did not answer Check within 1 s"):
+            await _reach_agent(site, machine, virtiofsd, Line("vport://1024", (), str(tmp_path)))
     finally:
         await virtiofsd.stop()
         await machine.stop(timeout=0)
