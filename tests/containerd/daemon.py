@@ -134,15 +134,15 @@ class Containerd:
     def command(self, *words: str) -> list[str]:
         return [str(self.programs / "ctr"), "--address", self.address, "--namespace", self.token, *words]
 
-    def run(self, *words: str, stdin: str | None = None) -> Done:
+    def run(self, *words: str, stdin: str | None = None, timeout: float = _TIMEOUT) -> Done:
         """Run ctr to its end."""
         done = subprocess.run(
-            self.command(*words), input=stdin, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+            self.command(*words), input=stdin, capture_output=True, text=True, timeout=timeout, check=False
         )
         return Done(done.returncode, done.stdout, _WARNING.sub("", done.stderr))
 
-    def succeed(self, *words: str, stdin: str | None = None) -> str:
-        done = self.run(*words, stdin=stdin)
+    def succeed(self, *words: str, stdin: str | None = None, timeout: float = _TIMEOUT) -> str:
+        done = self.run(*words, stdin=stdin, timeout=timeout)
         assert done.code == 0, (words, done)
         return done.out
 
@@ -151,11 +151,13 @@ class Containerd:
         return self.run("run", "--rm", "--runtime", RUNTIME, *flags, IMAGE, self.name("run"), *words, stdin=stdin)
 
     @contextmanager
-    def hold(self, *words: str, flags: tuple[str, ...] = (), name: str = "") -> Iterator[str]:
-        """Have a detached container during the block."""
+    def hold(
+        self, *words: str, flags: tuple[str, ...] = (), name: str = "", timeout: float = _TIMEOUT
+    ) -> Iterator[str]:
+        """Have a detached container during the block. `timeout` is for its start, in seconds."""
         name = name or self.name("held")
-        self.succeed("run", "-d", "--runtime", RUNTIME, *flags, IMAGE, name, *words)
         try:
+            self.succeed("run", "-d", "--runtime", RUNTIME, *flags, IMAGE, name, *words, timeout=timeout)
             yield name
         finally:
             self.run("tasks", "delete", "--force", name)

@@ -10,7 +10,8 @@ from containerd.conftest import current, guest_image
 __all__ = ["current", "guest_image"]
 
 _SHORT = "5,20,3"
-_SECONDS_PER_STEP = 10.0
+SECONDS_TO_START = 120.0
+SECONDS_PER_STEP = 15.0
 """What a container or a pod may cost on an emulated CPU that others use too."""
 
 
@@ -40,7 +41,7 @@ def load() -> Load:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Bound each test by what it has to do."""
     load = _read_load()
-    seconds = 120 + _SECONDS_PER_STEP * (load.cycles + load.execs + load.pods)
+    seconds = SECONDS_TO_START + SECONDS_PER_STEP * (load.cycles + load.execs + load.pods)
     for item in items:
         if item.path.parent.name == "load":
             item.add_marker(pytest.mark.timeout(seconds))

@@ -7,15 +7,15 @@ from contextlib import ExitStack
 import pytest
 
 from containerd.daemon import Containerd
-from load.conftest import Load
+from load.conftest import SECONDS_PER_STEP, SECONDS_TO_START, Load
 
 _BOOT_ID = ("cat", "/proc/sys/kernel/random/boot_id")
 
 
-def _start(daemon: Containerd, stack: ExitStack, name: str) -> float:
+def _start(daemon: Containerd, stack: ExitStack, name: str, timeout: float) -> float:
     """Start a pod that the stack ends, and return how many seconds that took."""
     begin = time.monotonic()
-    stack.enter_context(daemon.hold("sleep", "1000000", name=name))
+    stack.enter_context(daemon.hold("sleep", "1000000", name=name, timeout=timeout))
     return time.monotonic() - begin
 
 
@@ -32,9 +32,10 @@ def test_pods_are_reached_and_leave_nothing(
 ) -> None:
     before = current.find_traces(current.token)
     names = [current.name("pod") for _ in range(load.pods)]
+    timeout = SECONDS_TO_START + SECONDS_PER_STEP * load.pods
     begin = time.monotonic()
     with ExitStack() as stack, ThreadPoolExecutor(load.pods if parallel else 1) as pool:
-        seconds = list(pool.map(lambda name: _start(current, stack, name), names))
+        seconds = list(pool.map(lambda name: _start(current, stack, name, timeout), names))
         total = time.monotonic() - begin
         _check_pods(current, names)
 
