@@ -54,6 +54,12 @@ def wait_until_clean(token: str, root: Path, *, allowed: set[str] | None = None,
         _wait_for_some_end([int(line.split()[1].rstrip(":")) for line in left if line.startswith("process")])
 
 
+def wait_until_gone(word: str, root: Path, *, timeout: float = 30.0) -> set[str]:
+    """Do the same for what has `word` in its name, whatever else there is: engines clean up in the background too."""
+    others = {line for line in find_traces(word, root) if word not in line}
+    return {line for line in wait_until_clean(word, root, allowed=others, timeout=timeout) if word in line}
+
+
 def _wait_for_some_end(pids: list[int]) -> None:
     """Wait until one of these processes ends; a short while where what is left is no process."""
     poller = select.poll()

@@ -1,6 +1,7 @@
 """Volumes that a test mounts on the host, as a kubelet does, and who still has them."""
 
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,8 +28,14 @@ class PrivateFolder:
         """Unmount it. Raise OSError where it is in use on the host."""
         assert mount.unmount(str(volume))
 
-    def find_holders(self, volume: Path) -> set[str]:
-        """Return the directory in /proc of each process that still has the volume mounted."""
+    def wait_until_free(self, volume: Path, *, timeout: float = 30.0) -> set[str]:
+        """Wait until no process has the volume mounted. Return the directories in /proc of those that have it then."""
+        deadline = time.monotonic() + timeout
+        while (holders := self._find_holders(volume)) and time.monotonic() < deadline:
+            pass
+        return holders
+
+    def _find_holders(self, volume: Path) -> set[str]:
         source = f"{self._token}-{volume.name}"
         found = set()
         for process in Path("/proc").iterdir():

@@ -187,3 +187,7 @@ class Containerd:
         """Return what is on this host whose name holds `word`: a container's id, or the token for all."""
         found = leaks.find_traces(word, Path("/run/kata"))
         return {line for line in found if word in line and "containerd --config" not in line}
+
+    def wait_until_gone(self, container: str) -> set[str]:
+        """Wait until nothing on this host has the id: containerd cleans up after a shim in the background."""
+        return leaks.wait_until_gone(container, Path("/run/kata"))

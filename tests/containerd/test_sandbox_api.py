@@ -35,7 +35,7 @@ def test_a_sandbox_runs_without_a_container_outlives_its_last_and_leaves_nothing
     assert first.code == 0, first
     assert first.out == second.out
     daemon.succeed("sandboxes", "rm", "--force", sandbox)
-    assert not daemon.find_traces(sandbox)
+    assert not daemon.wait_until_gone(sandbox)
 
 
 def test_a_container_ends_with_its_sandbox(daemon: Containerd, sandbox: str) -> None:
@@ -45,5 +45,5 @@ def test_a_container_ends_with_its_sandbox(daemon: Containerd, sandbox: str) -> 
     daemon.run("tasks", "delete", "--force", name)
     daemon.succeed("containers", "rm", name)
 
-    assert not daemon.find_traces(name)
+    assert not daemon.wait_until_gone(name)
     assert name not in daemon.succeed("tasks", "ls", "-q").split()

@@ -25,5 +25,5 @@ def test_what_is_mounted_on_the_host_after_the_pods_start_is_in_a_later_containe
         assert (done.out, done.code) == ("from the volume\n", 0), done
         assert (volume / "out").read_text() == "from the volume\n"
         private_folder.unmount_volume(volume)
-        assert private_folder.find_holders(volume) == set()
+        assert private_folder.wait_until_free(volume) == set()
         assert daemon.find_status(pod) == "RUNNING"

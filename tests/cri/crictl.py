@@ -114,8 +114,7 @@ class Crictl:
 
     def wait_until_gone(self, pod: str) -> set[str]:
         """Wait until nothing on this host has the pod's id: containerd cleans up after it in the background."""
-        others = leaks.find_traces(pod, Path("/run/kata")) - self.find_traces(pod)
-        return {line for line in leaks.wait_until_clean(pod, Path("/run/kata"), allowed=others) if pod in line}
+        return leaks.wait_until_gone(pod, Path("/run/kata"))
 
     def _write(self, name: str, document: dict[str, object]) -> Path:
         file = self.daemon.place / name

@@ -160,7 +160,7 @@ def test_what_is_mounted_on_the_host_after_the_pods_start_is_in_a_later_containe
     assert done.text == "from the volume\n"
     assert (volume / "out").read_text() == "from the volume\n"
     private_folder.unmount_volume(volume)
-    assert private_folder.find_holders(volume) == set()
+    assert private_folder.wait_until_free(volume) == set()
 
 
 def test_what_the_host_writes_into_a_bind_later_is_seen_in_the_guest(
