@@ -7,6 +7,7 @@ DESTDIR     ?=
 KATA_KERNEL ?= $(if $(shell grep -x ID=ubuntu /etc/os-release),debian,built)
 SHARE       := $(DESTDIR)$(PREFIX)/share/kata-containers
 PODMAN      := $(DESTDIR)/etc/containers/containers.conf.d/50-kata-runtime.conf
+MANUALS     := $(DESTDIR)$(PREFIX)/share/man/man5
 DEFAULTS    := $(DESTDIR)$(PREFIX)/share/defaults/kata-containers
 PYTHON      := /usr/bin/python3
 VENV        := .venv
@@ -32,6 +33,7 @@ install: install-code install-guest ## install the runtime, the guest's kernel a
 install-code:
 	@tools/install-code "$(PREFIX)" "$(DESTDIR)"
 	@install -D -m 644 -C packaging/configuration.toml $(DEFAULTS)/configuration.toml
+	@install -D -m 644 -C packaging/kata-configuration.toml.5 $(MANUALS)/kata-configuration.toml.5
 	@mkdir -p $(dir $(PODMAN))
 	@sed 's|@PREFIX@|$(PREFIX)|' packaging/containers.conf > $(PODMAN)
 
@@ -45,7 +47,7 @@ endif
 
 uninstall: ## remove what `make install` put there; /etc/kata-containers and the build cache stay
 	rm -rf $(DESTDIR)$(PREFIX)/lib/kata $(SHARE) $(DEFAULTS)
-	rm -f $(PODMAN) $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(shell tools/install-code --commands))
+	rm -f $(PODMAN) $(MANUALS)/kata-configuration.toml.5 $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(shell tools/install-code --commands))
 
 $(VENV)/complete: pyproject.toml tools/make-venv
 	tools/make-venv $(VENV) check test

@@ -1,6 +1,8 @@
 """What holds for every file of the tree."""
 
 import ast
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -39,21 +41,33 @@ def test_the_product_needs_nothing_but_the_standard_library() -> None:
     assert not found
 
 
-def test_the_installed_configuration_names_every_key_at_its_default() -> None:
-    path = ROOT / "packaging" / "configuration.toml"
+def test_the_installed_configuration_names_every_key_at_its_default(tmp_path: Path) -> None:
+    text = (ROOT / "packaging" / "configuration.toml").read_text()
+    path = tmp_path / "configuration.toml"
+    path.write_text(re.sub(r"^#(?=\w)", "", text, flags=re.MULTILINE))
 
-    read = load_configuration(str(path))
+    assert load_configuration(str(path)) == Configuration(source=str(path))
 
-    default = Configuration(source=str(path))
-    assert read == default
-    text = path.read_text()
+    default = Configuration()
     missing = [
         key
         for table in (default.hypervisor, default.agent, default.runtime)
-        for key in type(table).__slots__
-        if f"\n{key} = " not in text
+        for key in table._fields
+        if f"\n#{key} = " not in text
     ]
     assert not missing
+
+
+def test_the_configurations_documentation_is_what_its_model_says() -> None:
+    done = subprocess.run(
+        ["/usr/bin/python3", "-I", ROOT / "tools" / "write-config-docs", "--check"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"])

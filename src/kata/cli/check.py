@@ -40,7 +40,12 @@ def run_check(invocation: Invocation) -> int:
     findings = []
     try:
         config = load_configuration(path)
-        findings.append(Finding("configuration", "ok", config.source or "built-in defaults"))
+        source = config.source or "built-in defaults"
+        if config.remarks:
+            detail = f"{source} has {len(config.remarks)} options without effect"
+            findings.append(Finding("configuration", "warn", detail, "`kata-runtime env` lists them"))
+        else:
+            findings.append(Finding("configuration", "ok", source))
     except KataError as error:
         config = Configuration()
         findings.append(Finding("configuration", "fail", error.message, error.hint or ""))

@@ -28,7 +28,10 @@ def run_env(invocation: Invocation) -> int:
 
 
 def describe_environment(config: Configuration, root: str) -> dict[str, dict[str, Any]]:
-    """Return table by table what would be used. What cannot be found says so in its place."""
+    """Return table by table what would be used. What cannot be found says so in its place.
+
+    `Ignored` lists what the configuration says without effect, and why.
+    """
     return {
         "Meta": {"Version": _FORMAT_VERSION},
         "Runtime": {
@@ -49,6 +52,7 @@ def describe_environment(config: Configuration, root: str) -> dict[str, dict[str
             "DialTimeout": config.agent.dial_timeout,
         },
         "Host": _describe_host(),
+        "Ignored": {"Options": [str(remark) for remark in config.remarks]},
     }
 
 
@@ -59,6 +63,9 @@ def _describe_hypervisor(config: Configuration, root: str) -> dict[str, Any]:
         "Path": path,
         "DefaultVCPUs": settings.default_vcpus,
         "DefaultMemory": settings.default_memory,
+        "DefaultMaxVCPUs": settings.default_maxvcpus,
+        "DefaultMaxMemory": settings.default_maxmemory,
+        "EnableAnnotations": settings.enable_annotations,
         "SharedFS": "virtio-fs",
     }
     try:

@@ -2,105 +2,199 @@
 
 import os
 import tomllib
-from dataclasses import fields
-from typing import Any
+from typing import Any, NoReturn
 
+from kata.config.combination import list_findings
+from kata.config.constraint import check_type
 from kata.config.model import (
-    BOUNDS,
-    CHOICES,
-    TABLES,
+    DRIVERS,
+    OTHER_DRIVERS,
     AgentConfig,
     Configuration,
     HypervisorConfig,
+    Remark,
     RuntimeConfig,
 )
 from kata.config.place import find_config
 from kata.errors import ConfigError
 
+_MODELS: dict[str, type[HypervisorConfig | AgentConfig | RuntimeConfig]] = {
+    "hypervisor": HypervisorConfig,
+    "agent": AgentConfig,
+    "runtime": RuntimeConfig,
+}
+_AGENTS = ("kata",)
+_LONGEST = 1 << 20
+_ALIASES = {("agent", "create_container_timeout"): "runtime"}
+"""Keys that upstream's two runtimes have in different tables, and the one that has it here."""
+
 
 def load_configuration(path: str | None = None) -> Configuration:
     """Read `path`, or the first of the usual places that exists, or nothing: then all is default.
 
-    Files of `config.d/*.toml` beside it are laid over it in order of name. Raise ConfigError that names file and key.
+    Files of `config.d/*.toml` beside it are laid over it in order of name. Raise ConfigError that names file, line and
+    key. What is understood and has no effect becomes one of the `remarks`.
     """
     if path is None:
         path = find_config()
         if path is None:
             return Configuration()
-    tables: dict[tuple[str, str], dict[str, Any]] = {names: {} for names in TABLES}
+    reading = _Reading()
     for file in [path, *_list_drop_ins(path)]:
-        _lay_over(tables, file)
-    return Configuration(
-        HypervisorConfig(**tables["hypervisor", "qemu"]),
-        AgentConfig(**tables["agent", "kata"]),
-        RuntimeConfig(**tables["runtime", ""]),
-        source=path,
-    )
+        reading.lay_over(file)
+    return reading.finish(path)
 
 
 def _list_drop_ins(path: str) -> list[str]:
     directory = os.path.join(os.path.dirname(path), "config.d")
     try:
         names = sorted(os.listdir(directory))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [os.path.join(directory, name) for name in names if name.endswith(".toml")]
 
 
-def _lay_over(tables: dict[tuple[str, str], dict[str, Any]], path: str) -> None:
-    for names, content in _list_tables(_read_toml(path), path):
-        known = {field.name: field.default for field in fields(TABLES[names])}
-        where = "[" + ".".join(name for name in names if name) + "]"
+class _Reading:
+    """What the files say so far, and which of them said it."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, dict[str, Any]] = {name: {} for name in _MODELS}
+        self._origins: dict[tuple[str, str], tuple[str, str]] = {}
+        self._remarks: dict[str, Remark] = {}
+        self._texts: dict[str, str] = {}
+        self._drivers: dict[str, str] = {}
+
+    def lay_over(self, path: str) -> None:
+        self._texts[path], document = _read_toml(path)
+        for first, content in document.items():
+            if first not in (*_MODELS, "factory"):
+                self._refuse_table(path, first, is_table=isinstance(content, dict))
+            if not isinstance(content, dict):
+                self._fail(path, first, "", "is a key, where a table is needed")
+            if first in ("runtime", "factory"):
+                self._take_table(path, first, first, content)
+                continue
+            for second, inner in content.items():
+                name = f"{first}.{second}"
+                if second not in ((*DRIVERS, *OTHER_DRIVERS) if first == "hypervisor" else _AGENTS):
+                    self._refuse_table(path, name, is_table=isinstance(inner, dict))
+                if not isinstance(inner, dict):
+                    self._fail(path, name, "", "is a key, where a table is needed")
+                if first == "hypervisor":
+                    self._drivers.setdefault(second, path)
+                self._take_table(path, first, name, inner)
+
+    def _take_table(self, path: str, kind: str, table: str, content: dict[str, Any]) -> None:
+        model = _MODELS.get(kind)
+        known = model._field_defaults if model else {}
+        is_used = table.partition(".")[2] not in OTHER_DRIVERS
         for key, value in content.items():
-            if key not in known:
-                raise ConfigError(f"{path}: {where} has no key {key}", hint=_suggest(key, known))
-            _check_value(path, f"{where} {key}", key, value, type(known[key]))
-            tables[names][key] = value
+            owner = _ALIASES.get((kind, key), kind)
+            if key in known or owner != kind:
+                checked = self._check_known(path, table, _MODELS[owner], key, value)
+                if is_used:
+                    self._values[owner][key] = checked
+                    self._origins[owner, key] = path, table
+            else:
+                self._take_foreign(path, kind, table, key, value)
+
+    def _check_known(self, path: str, table: str, model: type[Any], key: str, value: Any) -> Any:
+        default = model._field_defaults[key]
+        wanted = "list" if type(default) is tuple else type(default).__name__
+        try:
+            check_type(value, wanted)
+            for constraint in getattr(model.__annotations__[key], "__metadata__", ()):
+                constraint.check(value)
+        except ConfigError as error:
+            self._fail(path, table, key, error.message, error.hint)
+        return tuple(value) if wanted == "list" else value
+
+    def _take_foreign(self, path: str, kind: str, table: str, key: str, value: Any) -> None:
+        from kata.config.foreign import TABLES  # noqa: PLC0415 - not for a file that has our options only
+
+        if isinstance(value, dict):
+            for inner, innermost in value.items():
+                self._take_foreign(path, kind, table, f"{key}.{inner}", innermost)
+            return
+        option = TABLES[kind].get(key)
+        if option is None:
+            self._refuse_key(path, kind, table, key)
+        if option.kind != "list" or not isinstance(value, list):
+            try:
+                check_type(value, option.kind)
+            except ConfigError as error:
+                self._fail(path, table, key, error.message, error.hint)
+        self._remarks.pop(f"[{table}] {key}", None)
+        if value in option.same or table.partition(".")[2] in OTHER_DRIVERS:
+            return
+        if option.is_vital:
+            self._fail(path, table, key, f"is {value!r}, which cannot be had: {option.reason}", "remove it")
+        self._remark(path, table, key, option.reason)
+
+    def finish(self, source: str) -> Configuration:
+        """Put it together. Raise ConfigError for values that exclude each other, and for a VMM without a driver."""
+        for driver, path in self._drivers.items():
+            table = f"hypervisor.{driver}"
+            if driver in DRIVERS:
+                continue
+            if not any(known in self._drivers for known in DRIVERS):
+                self._fail(path, table, "", "is of a hypervisor without a driver", f"use [hypervisor.{DRIVERS[0]}]")
+            self._remark(path, table, "", "there is no driver for this hypervisor")
+        config = Configuration(
+            HypervisorConfig(**self._values["hypervisor"]),
+            AgentConfig(**self._values["agent"]),
+            RuntimeConfig(**self._values["runtime"]),
+            source=source,
+        )
+        for finding in list_findings(config):
+            path, table = self._origins[finding.kind, finding.key]
+            if finding.hint:
+                self._fail(path, table, finding.key, finding.text, finding.hint)
+            self._remark(path, table, finding.key, finding.text)
+        return config._replace(remarks=tuple(self._remarks.values()))
+
+    def _remark(self, path: str, table: str, key: str, reason: str) -> None:
+        name = f"[{table}] {key}".strip()
+        self._remarks[name] = Remark(self._place(path, table, key), name, reason)
+
+    def _place(self, path: str, table: str, key: str) -> str:
+        from kata.config.position import find_line  # noqa: PLC0415 - only where something is wrong
+
+        line = find_line(self._texts[path], table, *([key] if key else []))
+        return f"{path}:{line}" if line else path
+
+    def _fail(self, path: str, table: str, key: str, problem: str, hint: str | None = None) -> NoReturn:
+        raise ConfigError(f"{self._place(path, table, key)}: {f'[{table}] {key}'.strip()} {problem}", hint=hint)
+
+    def _refuse_table(self, path: str, name: str, *, is_table: bool) -> NoReturn:
+        if not is_table and "." not in name:
+            raise ConfigError(f"{self._place(path, name, '')}: key {name} stands outside of any table")
+        known = [f"hypervisor.{driver}" for driver in (*DRIVERS, *OTHER_DRIVERS)]
+        known += [*(f"agent.{agent}" for agent in _AGENTS), "runtime", "factory"]
+        self._fail(path, name, "", "is no table of a configuration", _suggest(name, known))
+
+    def _refuse_key(self, path: str, kind: str, table: str, key: str) -> NoReturn:
+        from kata.config.foreign import TABLES  # noqa: PLC0415 - only on the way to an error
+
+        known = {name: [*(_MODELS[name]._fields if name in _MODELS else ()), *TABLES[name]] for name in TABLES}
+        elsewhere = [name for name, keys in known.items() if key in keys]
+        hint = f"it belongs into the table {elsewhere[0]}" if elsewhere else _suggest(key, known[kind])
+        self._fail(path, table, key, "is no option", hint)
 
 
-def _read_toml(path: str) -> dict[str, Any]:
+def _read_toml(path: str) -> tuple[str, dict[str, Any]]:
     try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
+        with open(path, encoding="utf-8", newline="") as file:
+            text = file.read(_LONGEST)
+        return text, tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # no TOML, or no UTF-8
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _list_tables(document: dict[str, Any], path: str) -> list[tuple[tuple[str, str], dict[str, Any]]]:
-    found: list[tuple[tuple[str, str], dict[str, Any]]] = []
-    for first, content in document.items():
-        if not isinstance(content, dict):
-            raise ConfigError(f"{path}: key {first} stands outside of any table")
-        if (first, "") in TABLES:
-            found.append(((first, ""), content))
-            continue
-        for second, inner in content.items():
-            if (first, second) not in TABLES:
-                known = ["[" + ".".join(name for name in names if name) + "]" for names in TABLES]
-                raise ConfigError(f"{path}: unknown table [{first}.{second}]", hint="known are " + ", ".join(known))
-            if not isinstance(inner, dict):
-                raise ConfigError(f"{path}: [{first}] {second} is a key, where a table [{first}.{second}] is needed")
-            found.append(((first, second), inner))
-    return found
-
-
-def _suggest(key: str, known: dict[str, Any]) -> str:
+def _suggest(key: str, known: list[str]) -> str:
     from difflib import get_close_matches  # noqa: PLC0415 - only on the way to an error
 
     close = get_close_matches(key, known, n=1)
     return f"did you mean {close[0]}?" if close else "known are " + ", ".join(known)
-
-
-def _check_value(path: str, where: str, key: str, value: Any, wanted: type) -> None:
-    if type(value) is not wanted:
-        raise ConfigError(
-            f"{path}: {where} is {value!r}, a {type(value).__name__}, where a {wanted.__name__} is needed"
-        )
-    if key in CHOICES and value not in CHOICES[key]:
-        raise ConfigError(f"{path}: {where} is {value!r}", hint="it takes " + ", ".join(CHOICES[key]))
-    if isinstance(value, int) and key in BOUNDS:
-        low, high = BOUNDS[key]
-        if not low <= value <= high:
-            raise ConfigError(f"{path}: {where} is {value}", hint=f"it takes {low} to {high}")

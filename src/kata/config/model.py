@@ -1,79 +1,138 @@
-"""What can be configured, with defaults: the one place that knows names, types and units.
+"""What can be configured: the one place that knows names, types, defaults, bounds, units and what each is for.
 
-Names are upstream's. A table of the file is one class here; a key is one field.
+Names are upstream's. A table of the file is one class here, a key is one field, and the text below a field is its
+documentation. Python drops such texts when it compiles, so they cost nothing at run time; `tools/write-config-docs`
+reads them from this file, and writes the example file, the man page and the reference page.
+
+Named tuples: ADR 7.
 """
 
-from dataclasses import dataclass, field
+from typing import Annotated, NamedTuple
+
+from kata.config.constraint import Choice, ExactPaths, Path, Range, Words
+
+LEAST_MEMORY_MIB = 128
+"""With less the guest's kernel, agent and the container's first process do not start."""
+
+GUEST_OVERHEAD_MIB = 96
+"""Memory of the guest's kernel and agent, on top of a container's limit, in MiB."""
+
+DEFAULT_MEMORY_MIB = 2048
 
 
-@dataclass(frozen=True, slots=True)
-class HypervisorConfig:
-    """`[hypervisor.qemu]`: the VMM and the VM. Empty paths mean: look in the usual places."""
+class HypervisorConfig(NamedTuple):
+    """The VMM and the VM."""
 
-    path: str = ""
-    kernel: str = ""
-    image: str = ""
-    initrd: str = ""
-    kernel_params: str = ""
-    accelerator: str = "auto"
-    guest_channel: str = "auto"
-    default_vcpus: int = 1
-    default_memory: int = 2048
-    virtio_fs_daemon: str = ""
-    virtio_fs_cache: str = "auto"
-    virtio_fs_queue_size: int = 1024
-    pcie_root_port: int = 2
+    path: Annotated[str, Path(named=True)] = ""
+    """QEMU. Empty: `qemu-system-x86_64` on the PATH."""
+    kernel: Annotated[str, Path()] = ""
+    """The guest's kernel. Empty: the one that `make install` built, else Debian's."""
+    image: Annotated[str, Path()] = ""
+    """The guest's root as a read-only EROFS image without partitions. Empty: the one that `make install` built."""
+    initrd: Annotated[str, Path()] = ""
+    """The guest's root as an initial RAM disk, instead of `image`."""
+    kernel_params: Annotated[str, Words()] = ""
+    """Words added to the guest's kernel command line, after this runtime's own."""
+    accelerator: Annotated[str, Choice(("auto", "kvm", "tcg"))] = "auto"
+    """`kvm`, `tcg` (software emulation), or `auto`: measure once per boot whether KVM is of use. Not upstream's."""
+    guest_channel: Annotated[str, Choice(("auto", "vsock", "vport"))] = "auto"
+    """How to reach the guest: `vsock`, `vport` (virtio-serial), or `auto`: vsock where the host has it. Not
+    upstream's."""
+    default_vcpus: Annotated[int, Range(-1, 240, "vCPUs")] = 1
+    """Processors of a VM whose pod has no CPU limit. -1: as many as the host has. 0: 1."""
+    default_maxvcpus: Annotated[int, Range(0, 240, "vCPUs")] = 0
+    """The most processors that a VM gets, whatever its limit. 0: as many as the host has, which no VM exceeds."""
+    overhead_vcpus: Annotated[float, Range(0, 16, "vCPUs")] = 0.0
+    """Processors that the guest needs on top of a pod's CPU limit; the sum is rounded up."""
+    default_memory: Annotated[int, Range(0, 1 << 24, "MiB")] = DEFAULT_MEMORY_MIB
+    """Memory of a VM whose pod has no memory limit. 0: 2048. Less than 128 does not boot."""
+    default_maxmemory: Annotated[int, Range(0, 1 << 24, "MiB")] = 0
+    """The most memory that a VM gets; a pod with a limit beyond it is refused. 0: as much as the host has."""
+    overhead_memory: Annotated[int, Range(0, 1 << 16, "MiB")] = GUEST_OVERHEAD_MIB
+    """Memory that the guest's kernel and agent need on top of a pod's memory limit. Less than 96 counts as 96."""
+    virtio_fs_daemon: Annotated[str, Path(named=True)] = ""
+    """virtiofsd. Empty: the usual places."""
+    virtio_fs_cache: Annotated[str, Choice(("never", "none", "metadata", "auto", "always"))] = "auto"
+    """How long the guest believes what it knows of the shared files."""
+    virtio_fs_queue_size: Annotated[int, Range(16, 1024, "requests")] = 1024
+    """Requests under way at once in the shared file system."""
+    pcie_root_port: Annotated[int, Range(0, 15, "ports")] = 2
+    """How many network interfaces may come between `create` and `start`, to a VM that is created without any."""
     reclaim_guest_freed_memory: bool = False
+    """Give memory that the guest freed back to the host."""
+    guest_hook_path: Annotated[str, Path()] = ""
+    """Directory in the guest's image with hooks to run there, in `prestart`, `poststart` and `poststop`."""
+    enable_debug: bool = False
+    """Let the guest's kernel say all it has to say on the console (`kata-runtime logs --source console`)."""
+    enable_annotations: Annotated[tuple[str, ...], Words()] = ()
+    """What a pod may set by annotations, by exact names: `default_memory` for a key of this table, the whole annotation
+    (`io.katacontainers.config.runtime.create_container_timeout`) for others. Empty: none, and a pod that tries is
+    refused."""
+    valid_hypervisor_paths: Annotated[tuple[str, ...], ExactPaths()] = ()
+    """The values that an annotation may give to `path`."""
+    valid_virtio_fs_daemon_paths: Annotated[tuple[str, ...], ExactPaths()] = ()
+    """The values that an annotation may give to `virtio_fs_daemon`."""
 
 
-@dataclass(frozen=True, slots=True)
-class AgentConfig:
-    """`[agent.kata]`: the guest's agent. Times are in seconds."""
+class AgentConfig(NamedTuple):
+    """The guest's agent."""
 
     enable_debug: bool = False
+    """Let the agent log at debug level."""
     debug_console_enabled: bool = False
-    dial_timeout: int = 60
+    """Offer a shell in the guest (`kata-runtime console`). Whoever may connect to the sandbox owns the guest."""
+    kernel_modules: Annotated[tuple[str, ...], Words()] = ()
+    """Modules that the agent loads before the first container, each with its parameters: `"veth"`,
+    `"nf_conntrack hashsize=4096"`."""
+    dial_timeout: Annotated[int, Range(1, 3600, "seconds")] = 60
+    """How long to wait for the guest's first word, without the time in which the host had no CPU for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeConfig:
-    """`[runtime]`: the host's side. Times are in seconds."""
+class RuntimeConfig(NamedTuple):
+    """The host's side."""
 
     enable_debug: bool = False
+    """Log at debug level."""
     disable_guest_seccomp: bool = False
-    create_container_timeout: int = 60
+    """Run containers without their seccomp profiles."""
+    create_container_timeout: Annotated[int, Range(1, 7200, "seconds")] = 120
+    """How long a container may take to be created in a VM that runs. In `[agent.kata]`, where upstream's Rust runtime
+    has it, it counts too."""
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Remark(NamedTuple):
+    """What the configuration says and does not get: `place` is file and line, `key` has its table before it."""
+
+    place: str
+    key: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.key}: {self.reason}"
+
+
+class Configuration(NamedTuple):
     """A whole configuration; `source` is the file it was read from, empty for the built-in defaults."""
 
-    hypervisor: HypervisorConfig = field(default_factory=HypervisorConfig)
-    agent: AgentConfig = field(default_factory=AgentConfig)
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    hypervisor: HypervisorConfig = HypervisorConfig()
+    agent: AgentConfig = AgentConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
     source: str = ""
+    remarks: tuple[Remark, ...] = ()
 
 
-CHOICES = {
-    "accelerator": ("auto", "kvm", "tcg"),
-    "guest_channel": ("auto", "vsock", "vport"),
-    "virtio_fs_cache": ("never", "none", "metadata", "auto", "always"),
-}
-"""Keys that take one of a few words."""
+DRIVERS = ("qemu",)
+"""Hypervisors that can be run: tables `[hypervisor.NAME]`."""
 
-BOUNDS = {
-    "default_vcpus": (1, 240),
-    "default_memory": (128, 1 << 24),
-    "virtio_fs_queue_size": (16, 1024),
-    "pcie_root_port": (0, 15),
-    "dial_timeout": (1, 3600),
-    "create_container_timeout": (1, 7200),
-}
-"""Keys that take a number between these, both included."""
-
-TABLES: dict[tuple[str, str], type[HypervisorConfig | AgentConfig | RuntimeConfig]] = {
-    ("hypervisor", "qemu"): HypervisorConfig,
-    ("agent", "kata"): AgentConfig,
-    ("runtime", ""): RuntimeConfig,
-}
-"""Tables of the file by their two names; the second is empty where there is one name only."""
+OTHER_DRIVERS = (
+    "acrn",
+    "clh",
+    "cloud-hypervisor",
+    "dragonball",
+    "fc",
+    "firecracker",
+    "openvmm",
+    "remote",
+    "stratovirt",
+)
+"""Upstream's names of hypervisors that have no driver here. Their tables are checked, and not used."""

@@ -3,13 +3,10 @@
 import os
 
 from kata.config.artifacts import find_prefix
+from kata.config.model import DRIVERS, OTHER_DRIVERS
 from kata.errors import ConfigError, UnsupportedError
 
 ETC_PATH = "/etc/kata-containers/configuration.toml"
-
-_DRIVER = "qemu"
-_OTHER_DRIVERS = ("acrn", "clh", "cloud-hypervisor", "dragonball", "fc", "firecracker", "remote", "stratovirt")
-"""Upstream's names of hypervisors that have no driver here."""
 
 
 def list_config_paths(flavour: str = "") -> list[str]:
@@ -31,9 +28,9 @@ def find_config(flavour: str = "") -> str | None:
     for path in list_config_paths(flavour):
         if os.path.exists(path):
             return path
-    if flavour in ("", _DRIVER):
+    if flavour in ("", *DRIVERS):
         return find_config() if flavour else None
-    if flavour in _OTHER_DRIVERS:
+    if flavour in OTHER_DRIVERS:
         raise UnsupportedError(
             f"there is no driver for the hypervisor {flavour}", hint="use io.containerd.kata.v2, which is QEMU"
         )

@@ -23,6 +23,10 @@ class Log:
         self._least = _ORDER.index(level)
         self.echo: Callable[[str], None] | None = None
 
+    def show_all(self) -> None:
+        """Write lines of every level from now on."""
+        self._least = 0
+
     def write(self, level: Level, message: str, **fields: Any) -> None:
         """Write a line, without `fields` where one of them has no JSON form. It never raises: work goes on unlogged."""
         if _ORDER.index(level) < self._least:

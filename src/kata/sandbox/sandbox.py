@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from kata.config.annotations import apply_annotations
 from kata.config.load import load_configuration
 from kata.config.model import Configuration
 from kata.errors import DeadlineError, ExistsError, KataError, NotFoundError, StateError
@@ -123,8 +124,8 @@ class Sandbox:
         self._started = asyncio.create_task(self._start(bundle, config, namespace))
 
     async def _start(self, bundle: str, config: str | None, namespace: PodNamespace | None) -> SandboxVm:
-        self._config = load_configuration(config)
         first = read_bundle(bundle)
+        self._config = self._configure(config, first.spec)
         if self._is_lasting:  # no container is made of this spec, so what it mounts is for all
             self._pod_mounts = first.spec.get("mounts") or []
         size = size_vm(first.spec, self._config.hypervisor, measure_host())
@@ -158,6 +159,15 @@ class Sandbox:
         self._followers.append(asyncio.create_task(clock.follow()))
         return vm
 
+    def _configure(self, path: str | None, spec: dict[str, Any]) -> Configuration:
+        """Read the configuration, with what of it the annotations of the sandbox's first container may change."""
+        config = load_configuration(path)
+        if config.runtime.enable_debug:
+            self._log.show_all()
+        for remark in config.remarks:
+            self._log.write("warning", f"the configuration has an option without effect: {remark}")
+        return apply_annotations(config, spec.get("annotations") or {})
+
     def _describe_to_guest(self, spec: dict[str, Any]) -> wire.CreateSandboxRequest:
         shm = wire.Storage(
             driver="ephemeral",
@@ -172,6 +182,8 @@ class Sandbox:
             dns=read_name_servers(spec),
             sandbox_id=self.id,
             storages=[_SHARE_STORAGE, shm],
+            guest_hook_path=self._config.hypervisor.guest_hook_path,
+            kernel_modules=[_parse_module(text) for text in self._config.agent.kernel_modules],
         )
 
     async def _watch_vm(self, vm: SandboxVm) -> None:
@@ -222,7 +234,15 @@ class Sandbox:
 
     async def _create_reserved(self, container_id: str, bundle: str, pid: int) -> None:
         vm = await self.wait_started()
-        await self._create(vm, container_id, read_bundle(bundle), pid)
+        seconds = self._config.runtime.create_container_timeout
+        try:
+            async with asyncio.timeout(seconds) as patience:
+                await self._create(vm, container_id, read_bundle(bundle), pid)
+        except TimeoutError as error:
+            if not patience.expired():
+                raise
+            hint = "create_container_timeout says how long it may take"
+            raise DeadlineError(f"container {container_id} was not created in {seconds} s", hint=hint) from error
 
     async def wait_started(self) -> SandboxVm:
         """Wait until the VM serves. Raise what kept it from that, StateError where that was `stop`."""
@@ -468,6 +488,12 @@ def _leave_word_of_oom(container: Container) -> None:
 
 def _find_cgroup(spec: dict[str, Any]) -> str:
     return str((spec.get("linux") or {}).get("cgroupsPath") or "")
+
+
+def _parse_module(text: str) -> wire.KernelModule:
+    """Read a kernel module with its parameters, as a word and those after it."""
+    name, *parameters = text.split()
+    return wire.KernelModule(name=name, parameters=parameters)
 
 
 def _find_shm_size(spec: dict[str, Any]) -> int:

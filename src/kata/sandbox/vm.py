@@ -187,7 +187,8 @@ def list_kernel_parameters(config: Configuration, artifacts: Artifacts, server: 
 
     Source: Documentation/admin-guide/kernel-parameters.txt; `agent.*` are the agent's.
     """
-    parameters = ["console=ttyS0", "quiet", "panic=-1", "reboot=t", "no_timer_check", "random.trust_cpu=on"]
+    parameters = ["console=ttyS0", "panic=-1", "reboot=t", "no_timer_check", "random.trust_cpu=on"]
+    parameters.append("ignore_loglevel" if config.hypervisor.enable_debug else "quiet")
     parameters += ["cgroup_no_v1=all", "pci=lastbus=0", "dummy.numdummies=0"]
     if artifacts.initrd:
         parameters.append("rdinit=/usr/sbin/kata-agent")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kata.config.model import Configuration
+from kata.config.model import AgentConfig, Configuration
 from kata.errors import DeadlineError, GuestError, StateError
 from kata.hypervisor.channel import AGENT_PORT
 from kata.observe.log import Log
@@ -74,7 +74,7 @@ async def test_an_agent_that_is_silent_is_given_up_when_its_vm_wants_no_cpu(tmp_
     machine = start_machine(tmp_path, ["sleep", "60"])
     virtiofsd = start_share_server(tmp_path)
     site = _describe_site(tmp_path)
-    site = replace(site, config=replace(site.config, agent=replace(site.config.agent, dial_timeout=1)))
+    site = replace(site, config=Configuration(agent=AgentConfig(dial_timeout=1)))
     try:
         with _listen_for_agent(tmp_path), pytest.raises(DeadlineError, match="did not answer Check within 1 s"):
             await _reach_agent(site, machine, virtiofsd, Line("vport://1024", (), str(tmp_path)))

@@ -1,0 +1,252 @@
+"""Upstream's options that change nothing here: a file that has them loads, and hears what becomes of them.
+
+Loaded only for a file that has such an option. Source: upstream's configuration files and types of 4.1, both runtimes'.
+"""
+
+from typing import Any, NamedTuple
+
+_NEUTRAL: dict[str, tuple[Any, ...]] = {"bool": (False,), "int": (0,), "float": (0, 0.0), "str": ("",), "list": ([],)}
+
+
+class Foreign(NamedTuple):
+    """An option that is understood and has no effect.
+
+    `kind` names its type as `constraint.TYPES` does. A value of `same` asks for what this runtime does anyway; for any
+    other, `reason` says why it has no effect. With `is_vital` any other is an error: whoever wrote it relies on it for
+    security, or on another machine than he would get.
+    """
+
+    kind: str
+    reason: str
+    same: tuple[Any, ...]
+    is_vital: bool = False
+
+
+def _ignored(kind: str, reason: str, *same: Any) -> Foreign:
+    return Foreign(kind, reason, (*_NEUTRAL[kind], *same))
+
+
+def _exactly(kind: str, reason: str, *same: Any) -> Foreign:
+    """An option whose neutral value is no neutral one here."""
+    return Foreign(kind, reason, same)
+
+
+def _vital(kind: str, reason: str, *same: Any) -> Foreign:
+    return Foreign(kind, reason, (*_NEUTRAL[kind], *same), is_vital=True)
+
+
+_TEE = "there are no confidential guests"
+_STATIC = "memory and processors are not plugged in while the VM runs"
+_BLOCK = "a VM gets no disks but its root image"
+_VFIO = "devices of the host are not passed through"
+_VHOST_USER = "vhost-user devices are not implemented"
+_SWAP = "swap in the guest is not implemented"
+_DUMP = "dumps of the guest's memory are not implemented"
+_RATE = "rate limits are not implemented"
+_NUMA = "the guest has one NUMA node"
+_HUGE = "the VM's memory is ordinary pages"
+_FIRMWARE = "QEMU starts the kernel directly"
+_TEMPLATE = "VM templates are not implemented"
+_CACHE = "the VM cache is not implemented"
+_TRACE = "tracing is not implemented"
+_OTHER_VMM = "it belongs to another hypervisor than QEMU"
+_PEER_POD = "remote hypervisors are not implemented"
+_MEM_AGENT = "the memory agent is not implemented"
+_CDH = "the guest has no confidential data hub"
+_PASSFD = "standard streams go over the agent's calls"
+_PORTS = "the agent listens where this runtime tells it to"
+_SECCOMP = (
+    "QEMU always runs with its seccomp sandbox, which denies obsolete calls, privileges, processes and scheduling"
+)
+_SELINUX = "QEMU gets no SELinux label"
+
+HYPERVISOR: dict[str, Foreign] = {
+    "machine_type": _ignored("str", "the machine is always q35", "q35"),
+    "machine_accelerators": _ignored("str", "QEMU's arguments are this runtime's own"),
+    "cpu_features": _ignored("str", "the processor's model is this runtime's own choice"),
+    "rootfs_type": _ignored("str", "the root image is EROFS", "erofs"),
+    "vm_rootfs_driver": _ignored("str", "the root image is a read-only virtio-blk disk", "virtio-blk-pci"),
+    "disable_image_nvdimm": _exactly("bool", "the root image is a read-only virtio-blk disk", True),
+    "rootless": _exactly("bool", "QEMU always runs under a user id of its own", True, False),
+    "rootless_user.user_name": _ignored("str", "QEMU's user id is chosen for each sandbox"),
+    "rootless_user.uid": _ignored("int", "QEMU's user id is chosen for each sandbox"),
+    "rootless_user.gid": _ignored("int", "QEMU's group id is chosen for each sandbox"),
+    "rootless_user.groups": _ignored("list", "QEMU is in no groups but its own"),
+    "firmware": _ignored("str", _FIRMWARE),
+    "firmware_volume": _ignored("str", _FIRMWARE),
+    "pflashes": _ignored("list", _FIRMWARE),
+    "seccompsandbox": _ignored("str", _SECCOMP, "on,obsolete=deny,spawn=deny,resourcecontrol=deny"),
+    "seccomp_sandbox": _ignored("str", _SECCOMP, "on,obsolete=deny,spawn=deny,resourcecontrol=deny"),
+    "disable_seccomp": _ignored("bool", _SECCOMP),
+    "disable_selinux": _exactly("bool", _SELINUX, True),
+    "selinux_label": _vital("str", _SELINUX),
+    "disable_guest_selinux": Foreign("bool", "the guest's kernel has no SELinux", (True,), is_vital=True),
+    "default_bridges": _ignored("int", "devices are plugged into PCIe root ports: see pcie_root_port", 1),
+    "memory_slots": _ignored("int", _STATIC, 10),
+    "memory_offset": _ignored("int", _STATIC),
+    "enable_virtio_mem": _ignored("bool", _STATIC),
+    "enable_mem_prealloc": _ignored("bool", "the VM's memory is allocated as the guest touches it"),
+    "enable_hugepages": _ignored("bool", _HUGE),
+    "hugepage_type": _ignored("str", _HUGE, "hugetlbfs"),
+    "enable_numa": _ignored("bool", _NUMA),
+    "numa_mapping": _ignored("list", _NUMA),
+    "shared_fs": Foreign("str", "the only shared file system is virtio-fs", ("", "virtio-fs"), is_vital=True),
+    "virtio_fs_cache_size": _ignored("int", "there is no DAX window"),
+    "virtio_fs_is_dax": _ignored("bool", "there is no DAX window"),
+    "virtio_fs_extra_args": _ignored(
+        "list",
+        "virtiofsd's arguments are this runtime's own: they are what confines it",
+        ["--thread-pool-size=1", "--announce-submounts"],
+        ["--thread-pool-size=1", "-o", "announce_submounts"],
+    ),
+    "msize_9p": _ignored("int", "the only shared file system is virtio-fs", 8192),
+    "disable_block_device_use": _exactly("bool", "root file systems on block devices are shared", True),
+    "block_device_driver": _ignored("str", _BLOCK),
+    "block_device_aio": _ignored("str", _BLOCK),
+    "block_device_cache_set": _ignored("bool", _BLOCK),
+    "block_device_cache_direct": _ignored("bool", _BLOCK),
+    "block_device_cache_noflush": _ignored("bool", _BLOCK),
+    "block_device_logical_sector_size": _ignored("int", _BLOCK),
+    "block_device_physical_sector_size": _ignored("int", _BLOCK),
+    "queue_size": _ignored("int", _BLOCK, 128),
+    "num_queues": _ignored("int", _BLOCK, 1),
+    "enable_iothreads": _ignored("bool", _BLOCK),
+    "indep_iothreads": _ignored("int", _BLOCK),
+    "enable_vhost_user_store": _ignored("bool", _VHOST_USER),
+    "vhost_user_store_path": _ignored("str", _VHOST_USER, "/var/run/kata-containers/vhost-user"),
+    "valid_vhost_user_store_paths": _ignored("list", _VHOST_USER, ["/var/run/kata-containers/vhost-user"]),
+    "vhost_user_reconnect_timeout_sec": _ignored("int", _VHOST_USER),
+    "enable_iommu": _ignored("bool", _VFIO),
+    "enable_iommu_platform": _ignored("bool", _VFIO),
+    "hot_plug_vfio": _ignored("str", _VFIO, "no-port"),
+    "cold_plug_vfio": _ignored("str", _VFIO, "no-port"),
+    "pcie_switch_port": _ignored("int", _VFIO),
+    "default_gpus": _ignored("int", _VFIO),
+    "default_gpu_model": _ignored("str", _VFIO),
+    "extra_monitor_socket": _ignored("str", "QEMU has one monitor, which is the runtime's"),
+    "dbg_monitor_socket": _ignored("str", "QEMU has one monitor, which is the runtime's"),
+    "disable_nesting_checks": _exactly("bool", "there are no such checks", True, False),
+    "disable_nested_virtualization": _vital("bool", "it is not implemented for QEMU"),
+    "disable_vhost_net": _exactly("bool", "QEMU itself moves the network's packets", True),
+    "network_queues": _ignored("int", "network cards have one queue", 1),
+    "rx_rate_limiter_max_rate": _ignored("int", _RATE),
+    "tx_rate_limiter_max_rate": _ignored("int", _RATE),
+    "net_rate_limiter_bw_max_rate": _ignored("int", _RATE),
+    "net_rate_limiter_bw_one_time_burst": _ignored("int", _RATE),
+    "net_rate_limiter_ops_max_rate": _ignored("int", _RATE),
+    "net_rate_limiter_ops_one_time_burst": _ignored("int", _RATE),
+    "disk_rate_limiter_bw_max_rate": _ignored("int", _RATE),
+    "disk_rate_limiter_bw_one_time_burst": _ignored("int", _RATE),
+    "disk_rate_limiter_ops_max_rate": _ignored("int", _RATE),
+    "disk_rate_limiter_ops_one_time_burst": _ignored("int", _RATE),
+    "entropy_source": _ignored("str", "QEMU draws the guest's entropy from getrandom(2)", "/dev/urandom"),
+    "valid_entropy_sources": _exactly(
+        "list", "no annotation sets entropy_source", [], ["/dev/urandom", "/dev/random", ""]
+    ),
+    "guest_memory_dump_path": _ignored("str", _DUMP),
+    "guest_memory_dump_paging": _ignored("bool", _DUMP),
+    "enable_guest_swap": _ignored("bool", _SWAP),
+    "guest_swap_path": _ignored("str", _SWAP, "/run/kata-containers/swap"),
+    "guest_swap_size_percent": _ignored("int", _SWAP, 100),
+    "guest_swap_create_threshold_secs": _ignored("int", _SWAP, 60),
+    "use_legacy_serial": _exactly("bool", "the console is the machine's serial port", True, False),
+    "confidential_guest": _vital("bool", _TEE),
+    "sev_snp_guest": _vital("bool", _TEE),
+    "snp_id_block": _vital("str", _TEE),
+    "snp_id_auth": _vital("str", _TEE),
+    "snp_guest_policy": _vital("int", _TEE, 196608),
+    "measurement_algo": _vital("str", _TEE),
+    "tdx_quote_generation_service_socket_port": _ignored("int", _TEE, 4050),
+    "initdata": _vital("str", _TEE),
+    "kernel_verity_params": _vital("str", "the root image is not verified by dm-verity"),
+    "guest_extension_images": _vital("list", "the guest's image takes no extensions"),
+    "factory.enable_template": _ignored("bool", _TEMPLATE),
+    "factory.template_path": _ignored("str", _TEMPLATE, "/run/vc/vm/template"),
+    "prefetch_list_path": _ignored("str", "nydus is not implemented"),
+    "jailer_path": _vital("str", _OTHER_VMM),
+    "valid_jailer_paths": _ignored("list", _OTHER_VMM),
+    "ctlpath": _ignored("str", _OTHER_VMM),
+    "valid_ctlpaths": _ignored("list", _OTHER_VMM),
+    "hypervisor_loglevel": _ignored("int", _OTHER_VMM, 1),
+    "log_level": _ignored("str", _OTHER_VMM, "info"),
+    "remote_hypervisor_socket": _ignored("str", _PEER_POD),
+    "remote_hypervisor_timeout": _ignored("int", _PEER_POD),
+}
+"""Options of `[hypervisor.NAME]`; one of a table below it has that table's name before it."""
+
+AGENT: dict[str, Foreign] = {
+    "dial_timeout_ms": _ignored("int", "the first call waits for the agent without trying again", 10),
+    "reconnect_timeout_ms": _ignored("int", "dial_timeout, in seconds, is what counts", 3000),
+    "enable_tracing": _ignored("bool", _TRACE),
+    "cdh_api_timeout": _ignored("int", _CDH, 50),
+    "cdh_api_timeout_ms": _ignored("int", _CDH, 50000),
+    "launch_process_timeout": _ignored("int", _CDH, 6),
+    "visible_cdi_devices": _ignored("bool", _VFIO),
+    "policy": _vital("str", "the agent enforces no policy"),
+    "container_pipe_size": _ignored("int", "pipes have the size that the kernel gives them", 1),
+    "log_level": _ignored("str", "enable_debug is what counts", "info"),
+    "server_port": _ignored("int", _PORTS, 1024),
+    "log_port": _ignored("int", _PORTS, 1025),
+    "passfd_listener_port": _ignored("int", _PASSFD, 1027),
+    "health_check_request_timeout_ms": _ignored("int", "the agent is asked when somebody wants to know", 90000),
+    "mem_agent.mem_agent_enable": _ignored("bool", _MEM_AGENT),
+    "mem_agent.memcg_disable": _ignored("bool", _MEM_AGENT),
+    "mem_agent.memcg_swap": _ignored("bool", _MEM_AGENT),
+    "mem_agent.memcg_swappiness_max": _ignored("int", _MEM_AGENT, 50),
+    "mem_agent.memcg_period_secs": _ignored("int", _MEM_AGENT, 600),
+    "mem_agent.memcg_period_psi_percent_limit": _ignored("int", _MEM_AGENT, 1),
+    "mem_agent.memcg_eviction_psi_percent_limit": _ignored("int", _MEM_AGENT, 1),
+    "mem_agent.memcg_eviction_run_aging_count_min": _ignored("int", _MEM_AGENT, 3),
+    "mem_agent.compact_disable": _ignored("bool", _MEM_AGENT),
+    "mem_agent.compact_period_secs": _ignored("int", _MEM_AGENT, 600),
+    "mem_agent.compact_period_psi_percent_limit": _ignored("int", _MEM_AGENT, 1),
+    "mem_agent.compact_psi_percent_limit": _ignored("int", _MEM_AGENT, 5),
+    "mem_agent.compact_sec_max": _ignored("int", _MEM_AGENT, 300, 180),
+    "mem_agent.compact_order": _ignored("int", _MEM_AGENT, 9),
+    "mem_agent.compact_threshold": _ignored("int", _MEM_AGENT, 1024),
+    "mem_agent.compact_force_times": _ignored("int", _MEM_AGENT, (1 << 63) - 1),
+}
+"""Options of `[agent.kata]`."""
+
+RUNTIME: dict[str, Foreign] = {
+    "name": _vital("str", "the only kind of runtime is virt_container", "virt_container"),
+    "hypervisor_name": _vital("str", "there is a driver for qemu only", "qemu"),
+    "agent_name": _vital("str", "the agent is kata", "kata"),
+    "internetworking_model": _vital("str", "the only model is tcfilter", "tcfilter"),
+    "disable_new_netns": _vital("bool", "QEMU always runs in the pod's network namespace"),
+    "sandbox_cgroup_only": _exactly("bool", "all processes of a pod are in its cgroup", True),
+    "static_sandbox_resource_mgmt": _exactly("bool", _STATIC, True),
+    "sandbox_bind_mounts": _ignored("list", "host directories are shared by a container's mounts only"),
+    "shared_mounts": _ignored("list", "containers share no mounts but volumes"),
+    "vfio_mode": _ignored("str", _VFIO, "guest-kernel", "vfio"),
+    "disable_guest_empty_dir": _exactly("bool", "an emptyDir stays on the host", True),
+    "emptydir_mode": _vital("str", "an emptyDir is a directory of the share", "shared-fs"),
+    "experimental": _vital("list", "there are no experimental features"),
+    "experimental_force_guest_pull": _vital("bool", "images are pulled on the host"),
+    "enable_vcpus_pinning": _ignored("bool", "processors are not pinned"),
+    "guest_selinux_label": _vital("str", "the guest's kernel has no SELinux"),
+    "enable_tracing": _ignored("bool", _TRACE),
+    "jaeger_endpoint": _ignored("str", _TRACE),
+    "jaeger_user": _ignored("str", _TRACE),
+    "jaeger_password": _ignored("str", _TRACE),
+    "enable_pprof": _ignored("bool", "this runtime has no profiles in Go's form"),
+    "keep_abnormal": _ignored("bool", "a sandbox whose VM has ended is released when its containers are deleted"),
+    "log_level": _ignored("str", "enable_debug is what counts", "info"),
+    "use_passfd_io": _ignored("bool", _PASSFD),
+    "passfd_listener_port": _ignored("int", _PASSFD, 1027),
+    "dan_conf": _ignored("str", "directly attached networks are not implemented", "/run/kata-containers/dans"),
+    "kubelet_root_dir": _ignored("str", _VFIO, "/var/lib/kubelet"),
+    "pod_resource_api_sock": _ignored("str", _VFIO),
+}
+"""Options of `[runtime]`."""
+
+FACTORY: dict[str, Foreign] = {
+    "enable_template": _ignored("bool", _TEMPLATE),
+    "template_path": _ignored("str", _TEMPLATE, "/run/vc/vm/template"),
+    "vm_cache_number": _ignored("int", _CACHE),
+    "vm_cache_endpoint": _ignored("str", _CACHE, "/var/run/kata-containers/cache.sock"),
+}
+"""Options of `[factory]`."""
+
+TABLES = {"hypervisor": HYPERVISOR, "agent": AGENT, "runtime": RUNTIME, "factory": FACTORY}
+"""By the first name of the file's table."""
