@@ -1,61 +1,133 @@
-"""How big a VM must be for the container that it is made for."""
+"""How big a VM must be for the pod, or the container, that it is made for."""
 
-from dataclasses import dataclass
-from typing import Any
+import json
+from collections.abc import Mapping
+from math import ceil
+from typing import Any, NamedTuple
 
-from kata.config.model import HypervisorConfig
-from kata.errors import UsageError
+from kata.config.model import DEFAULT_MEMORY_MIB, GUEST_OVERHEAD_MIB, LEAST_MEMORY_MIB, HypervisorConfig
+from kata.errors import ConfigError, UsageError
 from kata.resources.host import HostSize
 
-GUEST_OVERHEAD_MIB = 96
-"""Memory of the guest's kernel and agent, on top of a container's limit, in MiB."""
-
-MINIMUM_MIB = 128
 _MEMORY_STEP_MIB = 2
 _PERIOD = 100_000
 """Microseconds, the kernel's own. Source: Documentation/scheduler/sched-bwc.rst."""
 
 _INT64 = (-(1 << 63), (1 << 63) - 1)
 _UINT64 = (0, (1 << 64) - 1)
+_MOST_DIGITS = 19
+
+_CONTAINERD = "io.kubernetes.cri.sandbox-"
+_CRIO = ("io.kubernetes.cri-o.PodLinuxResources", "pod-linux-resources.crio.io")
 
 
-@dataclass(frozen=True, slots=True)
-class VmSize:
+class VmSize(NamedTuple):
     vcpus: int
     memory_mib: int
 
 
-def size_vm(spec: dict[str, Any], config: HypervisorConfig, host: HostSize) -> VmSize:
-    """Return the VM for an OCI spec: as big as its limits, each on its own, else the configured default.
+class Limits(NamedTuple):
+    """A pod's or a container's limits, each 0 where there is none: CPU time in processors, memory in bytes."""
 
-    A CPU quota counts in whole vCPUs, rounded up, as many as the host has CPUs at most. A memory limit that the host's
-    memory cannot reach limits nothing: cgroups write their "unlimited" as such a number. Raise UsageError for a limit
-    that is no 64-bit integer.
+    cpus: float = 0.0
+    memory: int = 0
+
+
+def size_vm(spec: Mapping[str, Any], config: HypervisorConfig, host: HostSize) -> VmSize:
+    """Return the VM for the OCI spec of a sandbox's first container: as big as the pod's limits, each on its own.
+
+    Those are what the CRI says of the pod, else the container's own; without a limit the configured default counts. CPU
+    time counts in whole vCPUs, rounded up, as many as the host has CPUs at most. A memory limit that the host's memory
+    cannot reach limits nothing: cgroups write their "unlimited" as such a number. Raise UsageError for a limit that is
+    no 64-bit integer, and ConfigError for a size beyond what there is.
     """
+    limits = find_limits(spec)
+    most = min(config.default_maxvcpus or host.cpus, host.cpus)
+    vcpus = ceil(limits.cpus + config.overhead_vcpus) if limits.cpus else config.default_vcpus or 1
+    return VmSize(most if vcpus < 0 else max(1, min(vcpus, most)), _size_memory(limits.memory, config, host))
+
+
+def _size_memory(limit: int, config: HypervisorConfig, host: HostSize) -> int:
+    overhead = max(config.overhead_memory, GUEST_OVERHEAD_MIB)
+    if 0 < limit < host.memory_mib << 20:
+        asked = -(-limit // (1 << 20))
+        wanted = max(asked + overhead, LEAST_MEMORY_MIB)
+    else:
+        asked = wanted = config.default_memory or DEFAULT_MEMORY_MIB
+    most = config.default_maxmemory or max(host.memory_mib, DEFAULT_MEMORY_MIB)
+    if asked > most:
+        reason = "default_maxmemory" if config.default_maxmemory else "the host's memory"
+        raise ConfigError(f"a VM for {asked} MiB cannot be had", hint=f"{reason} is {most} MiB")
+    return -(-wanted // _MEMORY_STEP_MIB) * _MEMORY_STEP_MIB
+
+
+def find_limits(spec: Mapping[str, Any]) -> Limits:
+    """Return the limits of the pod as containerd or CRI-O write them into annotations, else those of the container.
+
+    Sources: containerd internal/cri/annotations, CRI-O pkg/annotations/v2, Kubernetes' CRI (LinuxContainerResources).
+    Raise UsageError for what is no number.
+    """
+    annotations = _find_object(spec, "annotations")
+    for read in (_read_containerd, _read_crio):
+        found = read(annotations)
+        if found is not None and (found.cpus or found.memory):
+            return found
     resources = _find_object(_find_object(spec, "linux"), "resources")
     cpu, memory = _find_object(resources, "cpu"), _find_object(resources, "memory")
-    quota = _find_number(cpu, "cpu.quota", _INT64)
-    period = _find_number(cpu, "cpu.period", _UINT64)
-    limit = _find_number(memory, "memory.limit", _INT64)
-    vcpus = min(-(-quota // (period or _PERIOD)), host.cpus) if quota > 0 else config.default_vcpus
-    limited = 0 < limit < host.memory_mib << 20
-    memory_mib = -(-limit // (1 << 20)) + GUEST_OVERHEAD_MIB if limited else config.default_memory
-    memory_mib = -(-max(memory_mib, MINIMUM_MIB) // _MEMORY_STEP_MIB) * _MEMORY_STEP_MIB
-    return VmSize(max(1, vcpus), memory_mib)
+    place = "config.json: linux.resources."
+    return _make_limits(
+        _check_number(cpu.get("quota"), f"{place}cpu.quota", _INT64),
+        _check_number(cpu.get("period"), f"{place}cpu.period", _UINT64),
+        _check_number(memory.get("limit"), f"{place}memory.limit", _INT64),
+    )
 
 
-def _find_object(owner: dict[str, Any], key: str) -> dict[str, Any]:
+def _read_containerd(annotations: Mapping[str, Any]) -> Limits | None:
+    names = [f"{_CONTAINERD}{name}" for name in ("cpu-quota", "cpu-period", "memory")]
+    if not any(name in annotations for name in names):
+        return None
+    return _make_limits(*(_parse_number(annotations.get(name), name) for name in names))
+
+
+def _read_crio(annotations: Mapping[str, Any]) -> Limits | None:
+    key = next((key for key in _CRIO if key in annotations), None)
+    if key is None:
+        return None
+    try:
+        document = json.loads(annotations[key])
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UsageError(f"annotation {key} is no JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise UsageError(f"annotation {key} is no object")
+    names = ("cpu_quota", "cpu_period", "memory_limit_in_bytes")
+    return _make_limits(*(_check_number(document.get(name), f"annotation {key}: {name}", _INT64) for name in names))
+
+
+def _make_limits(quota: int, period: int, memory: int) -> Limits:
+    return Limits(quota / (period if period > 0 else _PERIOD) if quota > 0 else 0.0, max(memory, 0))
+
+
+def _parse_number(text: Any, name: str) -> int:
+    """Read an annotation as Go's strconv writes an int64."""
+    if text is None:
+        return 0
+    digits = text.removeprefix("-") if isinstance(text, str) else ""
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS):
+        raise UsageError(f"annotation {name} is {text!r}, no integer")
+    return _check_number(int(text), f"annotation {name}", _INT64)
+
+
+def _find_object(owner: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     found = owner.get(key)
     if found is not None and not isinstance(found, dict):
         raise UsageError(f"config.json: {key} is no object")
     return found or {}
 
 
-def _find_number(owner: dict[str, Any], name: str, bounds: tuple[int, int]) -> int:
-    found = owner.get(name.partition(".")[2])
+def _check_number(found: Any, name: str, bounds: tuple[int, int]) -> int:
     if found is None:
         return 0
     least, most = bounds
     if not isinstance(found, int) or isinstance(found, bool) or not least <= found <= most:
-        raise UsageError(f"config.json: linux.resources.{name} is {found!r}, no integer from {least} to {most}")
+        raise UsageError(f"{name} is {found!r}, no integer from {least} to {most}")
     return found

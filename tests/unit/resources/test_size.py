@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kata.config.model import HypervisorConfig
-from kata.errors import UsageError
+from kata.config.model import GUEST_OVERHEAD_MIB, LEAST_MEMORY_MIB, HypervisorConfig
+from kata.errors import ConfigError, UsageError
 from kata.resources.host import HostSize, measure_host
-from kata.resources.size import GUEST_OVERHEAD_MIB, MINIMUM_MIB, VmSize, size_vm
+from kata.resources.size import VmSize, size_vm
 
 _HOST = HostSize(cpus=8, memory_mib=16384)
 _CONFIG = HypervisorConfig(default_vcpus=3, default_memory=1000)
@@ -50,7 +50,7 @@ def test_a_limit_that_limits_nothing_leaves_the_configured_memory(limit: int) ->
 
 def test_a_limit_is_rounded_up_and_the_guests_own_needs_come_on_top() -> None:
     assert _size(limit=(512 << 20) + 1).memory_mib == 512 + 2 + GUEST_OVERHEAD_MIB
-    assert _size(limit=1).memory_mib == MINIMUM_MIB
+    assert _size(limit=1).memory_mib == LEAST_MEMORY_MIB
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,81 @@ def test_what_is_no_64_bit_integer_is_refused_by_its_name(limits: dict[str, Any]
         _size(**limits)
 
 
+def _size_pod(annotations: dict[str, Any], config: HypervisorConfig = _CONFIG) -> VmSize:
+    container = {"cpu": {"quota": 700_000}, "memory": {"limit": 700 << 20}}
+    return size_vm({"annotations": annotations, "linux": {"resources": container}}, config, _HOST)
+
+
+def test_the_limits_that_containerd_tells_of_the_pod_come_before_the_containers() -> None:
+    size = _size_pod(
+        {
+            "io.kubernetes.cri.sandbox-cpu-quota": "250000",
+            "io.kubernetes.cri.sandbox-cpu-period": "100000",
+            "io.kubernetes.cri.sandbox-cpu-shares": "2560",
+            "io.kubernetes.cri.sandbox-memory": str(512 << 20),
+        }
+    )
+    assert size == VmSize(3, 512 + GUEST_OVERHEAD_MIB)
+
+
+@pytest.mark.parametrize("key", ["io.kubernetes.cri-o.PodLinuxResources", "pod-linux-resources.crio.io"])
+def test_the_limits_that_cri_o_tells_of_the_pod_come_before_the_containers(key: str) -> None:
+    size = _size_pod({key: f'{{"cpu_period":50000,"cpu_quota":100000,"memory_limit_in_bytes":{300 << 20}}}'})
+    assert size == VmSize(2, 300 + GUEST_OVERHEAD_MIB)
+
+
+def test_a_pod_with_a_cpu_limit_only_has_the_configured_memory() -> None:
+    assert _size_pod({"io.kubernetes.cri.sandbox-cpu-quota": "200000"}) == VmSize(2, 1000)
+
+
+def test_a_pod_without_limits_is_sized_by_its_first_container() -> None:
+    names = ("cpu-quota", "cpu-period", "memory")
+    size = _size_pod({f"io.kubernetes.cri.sandbox-{name}": "0" for name in names})
+    assert size == VmSize(7, 700 + GUEST_OVERHEAD_MIB)
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        {"io.kubernetes.cri.sandbox-memory": "much"},
+        {"io.kubernetes.cri.sandbox-memory": "9" * 4000},
+        {"io.kubernetes.cri.sandbox-cpu-quota": ""},
+        {"io.kubernetes.cri-o.PodLinuxResources": "{"},
+        {"io.kubernetes.cri-o.PodLinuxResources": "[]"},
+        {"io.kubernetes.cri-o.PodLinuxResources": '{"cpu_quota":"1"}'},
+    ],
+)
+def test_an_annotation_that_is_no_limit_is_refused_by_its_name(annotations: dict[str, str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        _size_pod(annotations)
+    caught.match(next(iter(annotations)))
+
+
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [
+        (HypervisorConfig(overhead_vcpus=0.5), VmSize(8, 700 + GUEST_OVERHEAD_MIB)),
+        (HypervisorConfig(overhead_memory=300), VmSize(7, 1000)),
+        (HypervisorConfig(overhead_memory=32), VmSize(7, 700 + GUEST_OVERHEAD_MIB)),
+        (HypervisorConfig(default_maxvcpus=2), VmSize(2, 700 + GUEST_OVERHEAD_MIB)),
+    ],
+)
+def test_the_operators_overheads_and_bounds_count(config: HypervisorConfig, size: VmSize) -> None:
+    assert _size_pod({}, config) == size
+
+
+def test_without_limits_the_defaults_have_upstreams_special_numbers() -> None:
+    assert size_vm({}, HypervisorConfig(default_vcpus=-1, default_memory=0), _HOST) == VmSize(_HOST.cpus, 2048)
+    assert size_vm({}, HypervisorConfig(default_vcpus=0), _HOST).vcpus == 1
+
+
+def test_a_pod_that_wants_more_memory_than_it_may_have_is_told_how_much_that_is() -> None:
+    with pytest.raises(ConfigError, match=r"700 MiB cannot be had \(default_maxmemory is 600 MiB\)"):
+        _size_pod({}, HypervisorConfig(default_memory=512, default_maxmemory=600))
+    with pytest.raises(ConfigError, match="the host's memory is 16384 MiB"):
+        size_vm({}, HypervisorConfig(default_memory=1 << 20), _HOST)
+
+
 @given(st.fixed_dictionaries({}, optional={"quota": _JSON, "period": _JSON, "limit": _JSON}))
 def test_any_limits_give_a_vm_that_can_be_or_a_sentence(limits: dict[str, Any]) -> None:
     try:
@@ -75,7 +150,7 @@ def test_any_limits_give_a_vm_that_can_be_or_a_sentence(limits: dict[str, Any]) 
     except UsageError:
         return
     assert 1 <= size.vcpus <= _HOST.cpus
-    assert MINIMUM_MIB <= size.memory_mib <= _HOST.memory_mib + GUEST_OVERHEAD_MIB + 2
+    assert LEAST_MEMORY_MIB <= size.memory_mib <= _HOST.memory_mib + GUEST_OVERHEAD_MIB + 2
 
 
 @given(st.sampled_from(["linux", "resources", "cpu", "memory"]), _JSON)
