@@ -3,11 +3,12 @@
 import os
 
 from kata.cli.invocation import Invocation
-from kata.sys.plain import leave_out_tls
 
 
 def run_serve(invocation: Invocation) -> int:
-    leave_out_tls()
+    from kata.sys.deferred import defer_modules  # noqa: PLC0415 - the only command with an event loop
+
+    defer_modules()
     from kata.sandbox.service import serve  # noqa: PLC0415 - the only command that serves
 
     service, init = invocation.number("service-fd"), invocation.number("init-fd")

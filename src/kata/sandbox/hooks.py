@@ -84,7 +84,7 @@ async def _run_program(hook: dict[str, Any], point: str, given: int, said: int, 
     return process.returncode
 
 
-def _start_program(hook: dict[str, Any], given: int, said: int) -> subprocess.Popen[bytes]:
+def _start_program(hook: dict[str, Any], given: int, said: int) -> "subprocess.Popen[bytes]":
     # Not asyncio's, which waits in between: this thread may be in another network namespace for the moment.
     return subprocess.Popen(
         hook.get("args") or [hook["path"]],

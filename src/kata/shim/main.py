@@ -41,9 +41,9 @@ def _run(program: str, words: list[str]) -> int:
         from kata.shim.delete import delete  # noqa: PLC0415 - off the path of `start`
 
         return delete(invocation)
-    from kata.sys.plain import leave_out_tls  # noqa: PLC0415 - off the path of `start`
+    from kata.sys.deferred import defer_modules  # noqa: PLC0415 - off the path of `start`
 
-    leave_out_tls()
+    defer_modules()
     from kata.shim.daemon import serve  # noqa: PLC0415 - off the path of `start`
 
     return serve(invocation)

@@ -39,7 +39,7 @@ class Ending(NamedTuple):
 class Child:
     """A process that this process started and owns. Use from one event loop."""
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], log: BoundedLog | None) -> None:
+    def __init__(self, name: str, process: "subprocess.Popen[bytes]", log: BoundedLog | None) -> None:
         self.name = name
         self.pid = process.pid
         self.start_ticks = read_start_ticks(process.pid) or 0

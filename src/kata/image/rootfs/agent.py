@@ -16,7 +16,7 @@ _LAUNCHER = b"""\
 import sys
 
 sys.path.insert(0, "/usr/lib/kata")
-from kata.agent.deferred import defer_modules
+from kata.sys.deferred import defer_modules
 
 defer_modules()
 from kata.agent.main import main

@@ -6,7 +6,7 @@ SOURCES = Path(__file__).parents[3] / "src"
 _START = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from kata.agent.deferred import DeferredModule, defer_modules
+from kata.sys.deferred import DeferredModule, defer_modules
 defer_modules()
 import asyncio, signal
 """
