@@ -6,7 +6,7 @@ that two of 1000 sandboxes share a user with a chance of 1 in 500, and then are 
 setup.
 """
 
-from hashlib import sha256
+from kata.sys.digest import digest_bytes
 
 FIRST_ID = 0x70000000
 LAST_ID = 0x7FFFFFFF
@@ -14,5 +14,5 @@ LAST_ID = 0x7FFFFFFF
 
 def derive_user_id(sandbox_id: str) -> int:
     """User and group id of the VMM of a sandbox. A pure function, so a crash cannot lose it."""
-    drawn = int.from_bytes(sha256(sandbox_id.encode()).digest()[:4], "big")
+    drawn = int.from_bytes(digest_bytes(sandbox_id.encode())[:4], "big")
     return FIRST_ID + drawn % (LAST_ID - FIRST_ID + 1)

@@ -6,7 +6,6 @@ those of any container.
 """
 
 from errno import EEXIST, EINVAL, ENODEV, ENOENT
-from hashlib import blake2b
 
 from kata.errors import HostError, StateError
 from kata.protocol.netlink.link import Link, dump_links, parse_link
@@ -18,6 +17,7 @@ from kata.protocol.netlink.traffic import (
     parse_cookie,
     redirect_ingress,
 )
+from kata.sys.digest import digest_bytes
 from kata.transport.netlink import Netlink
 
 NOT_CONNECTED = {EINVAL, ENOENT, ENODEV}
@@ -26,7 +26,7 @@ NOT_CONNECTED = {EINVAL, ENOENT, ENODEV}
 
 def make_cookie(sandbox: str) -> bytes:
     """Return what marks a sandbox's filters in the kernel."""
-    return blake2b(sandbox.encode(), digest_size=COOKIE_SIZE).digest()
+    return digest_bytes(sandbox.encode())[:COOKIE_SIZE]
 
 
 def connect_links(netlink: Netlink, link: Link, tap: int, sandbox: str) -> None:

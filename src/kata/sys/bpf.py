@@ -6,7 +6,6 @@ Source: bpf(2), <linux/bpf.h>; Documentation/bpf/prog_sk_lookup.rst and map_sock
 
 import ctypes
 import os
-import platform
 import struct
 
 _SYS_BPF = {"x86_64": 321, "aarch64": 280, "s390x": 351, "ppc64le": 361}
@@ -25,9 +24,10 @@ _libc.syscall.restype = ctypes.c_long
 
 
 def _call(command: int, attributes: bytes) -> int:
-    number = _SYS_BPF.get(platform.machine())
+    machine = os.uname().machine
+    number = _SYS_BPF.get(machine)
     if number is None:
-        raise OSError(38, f"bpf: not known on {platform.machine()}")
+        raise OSError(38, f"bpf: not known on {machine}")
     block = ctypes.create_string_buffer(attributes, _LARGEST_ATTRIBUTES)
     size = ctypes.c_uint(_LARGEST_ATTRIBUTES)
     result = int(_libc.syscall(ctypes.c_long(number), ctypes.c_int(command), ctypes.byref(block), size))

@@ -101,7 +101,7 @@ class Client(asyncio.BufferedProtocol):
             self._waiting.pop(stream, None)
         if answer.code != Code.OK:
             message = clean_text(answer.message) or f"{self.peer} refused {method}"
-            raise GuestError(message, status=_find_code(answer.code))
+            raise GuestError(message, status=Code.find(answer.code))
         return reply.decode(answer.payload)
 
     def close(self) -> None:
@@ -125,13 +125,6 @@ def _send(transport: asyncio.Transport, parts: Iterable[Buffer]) -> None:
 
 def _refuse(stream: int, code: int, message: str) -> list[Buffer]:
     return [ServerEngine.refuse(stream, code, message)]
-
-
-def _find_code(number: int) -> Code:
-    try:
-        return Code(number)
-    except ValueError:
-        return Code.UNKNOWN
 
 
 async def connect_unix(path: str, peer: str, *, timeout: float) -> Client:

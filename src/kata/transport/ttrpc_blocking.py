@@ -46,7 +46,7 @@ class BlockingClient:
                 f"{self.peer} closed the connection during {method}: {error.strerror}", status=Code.UNAVAILABLE
             ) from error
         if answer.code != Code.OK:
-            raise GuestError(answer.message or f"{self.peer} refused {method}", status=_find_code(answer.code))
+            raise GuestError(answer.message or f"{self.peer} refused {method}", status=Code.find(answer.code))
         return reply.decode(answer.payload)
 
     def _receive(self, stream: int, deadline: float) -> Answer:
@@ -65,13 +65,6 @@ class BlockingClient:
 
     def close(self) -> None:
         self._connection.close()
-
-
-def _find_code(number: int) -> Code:
-    try:
-        return Code(number)
-    except ValueError:
-        return Code.UNKNOWN
 
 
 def connect_unix_socket(path: str, kind: socket.SocketKind, *, timeout: float) -> socket.socket:

@@ -32,9 +32,11 @@ _ALLOWED = {
     "kata.shim.flags",
     "kata.shim.main",
     "kata.shim.start",
+    "kata.sys",
+    "kata.sys.digest",
 }
 _FORBIDDEN = {"asyncio", "typing", "dataclasses", "inspect", "logging", "argparse", "subprocess", "ctypes", "tempfile"}
-_FORBIDDEN |= {"socket", "hashlib", "json", "re", "signal"}
+_FORBIDDEN |= {"collections", "enum", "functools", "socket", "hashlib", "json", "re", "signal"}
 _PROGRAM = """
 import sys
 sys.path.insert(0, {source!r})

@@ -4,20 +4,30 @@ Sources: containerd pkg/cri/annotations, CRI-O pkg/annotations, Podman libpod (w
 pod and marks the infra container not at all).
 """
 
-from collections.abc import Mapping
-from enum import StrEnum
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import ClassVar
 
 TYPE_KEYS = ("io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType", "io.kubernetes.docker.type")
 _ID_KEYS = ("io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID", "io.kubernetes.sandbox.id")
 
 
-class Role(StrEnum):
-    """A container's part in its pod, in the words that the guest's agent is told."""
+class Role(str):
+    """A container's part in its pod, in the words that the guest's agent is told. No enumeration, as Code is none."""
 
-    SANDBOX = "pod_sandbox"
-    MEMBER = "pod_container"
-    SINGLE = "single_container"
+    __slots__ = ()
 
+    SANDBOX: ClassVar[Role]
+    MEMBER: ClassVar[Role]
+    SINGLE: ClassVar[Role]
+
+
+Role.SANDBOX = Role("pod_sandbox")
+Role.MEMBER = Role("pod_container")
+Role.SINGLE = Role("single_container")
 
 _ROLES = {"sandbox": Role.SANDBOX, "podsandbox": Role.SANDBOX, "container": Role.MEMBER}
 
