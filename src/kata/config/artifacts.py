@@ -1,7 +1,7 @@
 """Where the guest's kernel and root file system are."""
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kata.config.model import HypervisorConfig
 from kata.errors import ConfigError
@@ -9,8 +9,7 @@ from kata.errors import ConfigError
 _HINT = "run `make install`, or `kata-image kernel` and `kata-image rootfs`"
 
 
-@dataclass(frozen=True, slots=True)
-class Artifacts:
+class Artifacts(NamedTuple):
     """A kernel with either an image (read-only disk) or an initrd; the other is empty."""
 
     kernel: str

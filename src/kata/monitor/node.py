@@ -32,7 +32,7 @@ def list_monitored(root: str) -> list[MonitoredSandbox]:
     annotations: dict[str, dict[str, str]] = {}
     for record in store.list_containers(root):
         key = store.make_key(record.sandbox, record.namespace)
-        annotations.setdefault(key, {}).update(record.annotations)
+        annotations.setdefault(key, {}).update(record.annotations or {})
     return [
         MonitoredSandbox(
             key, f"{store.find_sandbox_dir(root, key)}/{SOCKET_NAME}", _label(key, annotations.get(key, {}))

@@ -5,8 +5,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kata.sys.file import replace_file
 
@@ -17,8 +16,7 @@ _MOST = 128
 """How many are kept in all. A pod may have thousands of containers in its life."""
 
 
-@dataclass(frozen=True, slots=True)
-class Phase:
+class Phase(NamedTuple):
     """A span. `start_ms` counts from the start of the timeline, `ms` is its length; both in milliseconds.
 
     `failed` tells that it ended with an error.

@@ -1,11 +1,10 @@
 """How big this machine is."""
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class HostSize:
+class HostSize(NamedTuple):
     cpus: int
     memory_mib: int
 

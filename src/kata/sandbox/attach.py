@@ -10,8 +10,7 @@ import contextlib
 import json
 import os
 import socket
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from kata.errors import DeadlineError, ExistsError, KataError
 from kata.sandbox.stdio import Stdio
@@ -249,8 +248,7 @@ class AttachServer:
             self._arrived.pop(key, None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Hello:
+class _Hello(NamedTuple):
     container: str
     exec_id: str
     pid: int

@@ -7,8 +7,7 @@ import signal
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from kata.errors import (
     Code,
@@ -43,8 +42,7 @@ _KILL_TIMEOUT = 5.0
 _REMOVE_TIMEOUT = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
+class Bundle(NamedTuple):
     """An OCI bundle that was read: `path` is absolute."""
 
     path: str
@@ -109,7 +107,7 @@ class Container:
 
     def _move(self, then: Status, **changes: Any) -> None:
         move_container(self.id, self.status, then)
-        self.record = replace(self.record, status=then.value, **changes)
+        self.record = self.record._replace(status=then.value, **changes)
         if not self._forgotten:
             store.write_container(self._root, self.record)
 

@@ -2,10 +2,9 @@
 
 import asyncio
 import os
-import secrets
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kata.errors import HostError, KataError
 from kata.hypervisor.channel import (
@@ -27,8 +26,7 @@ _FIRST_CID = 3
 _RETRY = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A channel as devices of the VM and as the agent's address. `cid` is 0 for virtio-serial."""
 
     server: str
@@ -84,7 +82,7 @@ def open_line(channel: Channel, directory: str) -> Line:
         vhost = os.open(VHOST_VSOCK, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise HostError(f"{VHOST_VSOCK} cannot be opened: {error.strerror}", hint="modprobe vhost_vsock") from error
-    cid = _FIRST_CID + secrets.randbelow((1 << 32) - 2 - _FIRST_CID)
+    cid = _FIRST_CID + int.from_bytes(os.urandom(8)) % ((1 << 32) - 2 - _FIRST_CID)
     return Line(f"vsock://-1:{AGENT_PORT}", (Vsock(cid, vhost),), directory, cid, vhost)
 
 

@@ -12,8 +12,7 @@ import json
 import os
 import struct
 import time
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from kata.errors import NotFoundError, StateError
 from kata.sys.file import read_text, replace_file
@@ -27,8 +26,7 @@ _LOCK = struct.Struct("hhqqi4x")
 _MAKING_TIME = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerRecord:
+class ContainerRecord(NamedTuple):
     """A container as `state` and `list` show it. `created` is RFC 3339; `pid` is the host's stand-in."""
 
     id: str
@@ -38,7 +36,7 @@ class ContainerRecord:
     status: str
     created: str
     rootfs: str = ""
-    annotations: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] | None = None
     exit_status: int | None = None
     namespace: str = ""
 
@@ -63,7 +61,7 @@ def find_container_path(root: str, container: str) -> str:
 
 def write_container(root: str, record: ContainerRecord) -> None:
     os.makedirs(f"{root}/containers", mode=0o700, exist_ok=True)
-    replace_file(find_container_path(root, record.key), json.dumps(asdict(record)))
+    replace_file(find_container_path(root, record.key), json.dumps(record._asdict()))
 
 
 def read_container(root: str, container: str) -> ContainerRecord:

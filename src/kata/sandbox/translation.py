@@ -4,17 +4,16 @@ Pure: nothing is bound or opened here. Host paths become paths of the share, wha
 away (network namespace, host cgroup path, host hooks), and what stays is enforced in the guest by crun.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from kata.errors import UnsupportedError, UsageError
 from kata.protocol.messages import oci
 from kata.protocol.messages.agent import Storage
 from kata.protocol.oci.document import load_message
 from kata.protocol.oci.pod import find_role
+from kata.sys.digest import digest_bytes
 from kata.sys.mount import MountPoint, list_mounts
 
 GUEST_SHARE = "/run/kata-containers/shared/containers"
@@ -38,8 +37,7 @@ _PATH_OPTIONS = {"lowerdir", "upperdir", "workdir"}
 _NAME_SIZE = 32  # characters of a source in its name, which has 255 bytes with the id of the container
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
+class Shared(NamedTuple):
     """A host path to be bound into the share under `name`.
 
     A `local` one is what the sandbox's own daemon mounted, where the engine left that to it. `top_only` restricts
@@ -54,8 +52,7 @@ class Shared:
     follow: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Translation:
+class Translation(NamedTuple):
     """What a container's spec comes to: the guest's spec, the binds it needs, its guest storages."""
 
     spec: oci.Spec
@@ -93,7 +90,7 @@ def translate_spec(
             mounts += writable
     spec.Mounts = mounts
     spec.Annotations = spec.Annotations | {
-        _CONTAINER_TYPE: find_role(spec.Annotations).value,
+        _CONTAINER_TYPE: find_role(spec.Annotations),
         _BUNDLE_PATH: bundle,
     }
     if spec.Hooks is not None:
@@ -167,7 +164,7 @@ def _translate_mount(mount: oci.Mount, container: str, bundle: str, root: str, s
 
 
 def _name_shared(container: str, number: int, destination: str, source: str) -> str:
-    digest = hashlib.blake2b(f"{number}:{destination}".encode(), digest_size=8).hexdigest()
+    digest = digest_bytes(f"{number}:{destination}".encode()).hex()[:16]
     return f"{container}-{digest}-{os.path.basename(source)[-_NAME_SIZE:] or 'root'}"
 
 
@@ -185,7 +182,7 @@ def add_pod_mounts(translation: Translation, mounts: Sequence[Mapping[str, Any]]
             spec.Mounts.append(
                 oci.Mount(destination=place, type="bind", source=f"{GUEST_SHARE}/{name}", options=options)
             )
-    return replace(translation, shared=tuple(shared))
+    return translation._replace(shared=tuple(shared))
 
 
 def _leave_writable(
@@ -207,7 +204,7 @@ def _leave_writable(
         if not any(name == other or name.startswith(f"{other}/") for other in names):
             names.append(name)
     options = [option for option in mount.options if option != "ro"]
-    return replace(shared, top_only=True), [
+    return shared._replace(top_only=True), [
         oci.Mount(
             destination=os.path.join(mount.destination, name),
             type="bind",

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kata.config.artifacts import Artifacts, find_artifacts
 from kata.config.model import AgentConfig, Configuration
@@ -31,8 +31,7 @@ _LAST_WORDS_TIMEOUT = 1.0
 """Seconds that a VMM whose connections broke is given to be dead: why it ended says more than a closed socket."""
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxVm:
+class SandboxVm(NamedTuple):
     """A VM whose agent answers. Made by `start_vm`; `stop` releases all of it."""
 
     guest: Guest
@@ -72,8 +71,7 @@ class SandboxVm:
         await self.owned.aclose()
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(NamedTuple):
     """What the host has to start a VM with."""
 
     hypervisor: Hypervisor
@@ -81,8 +79,7 @@ class Host:
     channel: Channel
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(NamedTuple):
     """The sandbox that a VM is started for: `directory` is its own, `state` is shared by all on this host."""
 
     id: str

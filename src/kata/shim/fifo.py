@@ -4,7 +4,7 @@ import asyncio
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kata.errors import HostError, UnsupportedError
 from kata.sandbox.attach import Controlled
@@ -25,8 +25,7 @@ _STREAM_SCHEME = "ttrpc+unix"
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
-@dataclass(frozen=True, slots=True)
-class Streams:
+class Streams(NamedTuple):
     """The paths that containerd gave."""
 
     stdin: str

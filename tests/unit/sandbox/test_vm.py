@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,7 +73,7 @@ async def test_an_agent_that_is_silent_is_given_up_when_its_vm_wants_no_cpu(tmp_
     machine = start_machine(tmp_path, ["sleep", "60"])
     virtiofsd = start_share_server(tmp_path)
     site = _describe_site(tmp_path)
-    site = replace(site, config=Configuration(agent=AgentConfig(dial_timeout=1)))
+    site = site._replace(config=Configuration(agent=AgentConfig(dial_timeout=1)))
     try:
         with _listen_for_agent(tmp_path), pytest.raises(DeadlineError, match="did not answer Check within 1 s"):
             await _reach_agent(site, machine, virtiofsd, Line("vport://1024", (), str(tmp_path)))
