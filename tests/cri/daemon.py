@@ -22,7 +22,8 @@ from registry import Registry
 _START_TIMEOUT = 30.0
 _CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 # Version 2 of the file's format: containerd 1.6 knows no other, and containerd 2 reads it too.
-# `restrict_oom_score_adj` is for runc where root lacks CAP_SYS_RESOURCE.
+# `restrict_oom_score_adj` is for runc where root lacks CAP_SYS_RESOURCE. A handler whose sandboxer is the shim has no
+# options: containerd 2.2 starts no container of one that has other options than runc's.
 _CONFIG = """
 version = 2
 root = "{place}/root"
@@ -54,14 +55,10 @@ state = "{place}/state"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata-sandbox]
     runtime_type = "io.containerd.kata.v2"
     sandboxer = "shim"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata-sandbox.options]
-      ConfigPath = "{place}/kata.toml"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata-streaming]
     runtime_type = "io.containerd.kata.v2"
     sandboxer = "shim"
     io_type = "streaming"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata-streaming.options]
-      ConfigPath = "{place}/kata.toml"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
     base_runtime_spec = "{place}/runc-spec.json"
@@ -108,7 +105,7 @@ class CriDaemon:
         self._registry = Registry()
         add_images(self._registry, place / "layers")
         shim = write_shim(place)
-        write_kata_configuration(place, image)
+        configuration = write_kata_configuration(place, image)
         for name in ("hosts/_default", "net.d"):
             (place / name).mkdir(parents=True)
         (place / "net.d/10-test.conflist").write_text(json.dumps(_NETWORK))
@@ -117,6 +114,7 @@ class CriDaemon:
             **os.environ,
             "PATH": f"{shim.parent}:{Path(self.containerd).parent}:{os.environ['PATH']}",
             "CNI_PATH": str(_find_cni()),
+            "KATA_CONF_FILE": str(configuration),
         }
         self._write_runc_spec()
         self._process: subprocess.Popen[bytes] | None = None
