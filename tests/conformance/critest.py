@@ -78,7 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.focus:
         introduction = (
             "containerd 2.4.2 with the handler `kata`, and with `runc` on the same host. Images are built from Debian\n"
-            "packages; the host lacks CAP_SYS_RESOURCE and AppArmor, has cgroup v1, and runs VMs without KVM."
+            "packages; the host lacks CAP_SYS_RESOURCE and AppArmor, has cgroup v1, and runs VMs without KVM. Reasons\n"
+            "in brackets are sections of upstream's docs/Limitations.md."
         )
         results.write_section(SUITE, TITLE, introduction, reasons)
     return 1 if failures else 0

@@ -90,8 +90,15 @@ def _list_lines(found: dict[str, list[Result]], reasons: Reasons) -> Iterable[st
     yield ""
     yield "| case | " + " | ".join(f"`{runtime}`" for runtime in found) + " | why not |"
     yield "|---|" + "---|" * (len(found) + 1)
-    outcomes = {runtime: {result.case: result.outcome for result in results} for runtime, results in found.items()}
-    for case in sorted({case for cases in outcomes.values() for case in cases}):
-        row = {runtime: cases.get(case, "not run") for runtime, cases in outcomes.items()}
-        why = [find_reason(reasons, case, runtime) for runtime, outcome in row.items() if outcome != "passed"]
-        yield f"| {case} | " + " | ".join(row.values()) + f" | {'; '.join(dict.fromkeys(filter(None, why)))} |"
+    cases = {runtime: {result.case: result for result in results} for runtime, results in found.items()}
+    for case in sorted({case for results in cases.values() for case in results}):
+        row = {runtime: results.get(case, Result(case, "not run", "", 0.0)) for runtime, results in cases.items()}
+        why = [_tell_why(reasons, result, runtime) for runtime, result in row.items() if result.outcome != "passed"]
+        outcomes = " | ".join(result.outcome for result in row.values())
+        yield f"| {case} | {outcomes} | {'; '.join(dict.fromkeys(filter(None, why)))} |"
+
+
+def _tell_why(reasons: Reasons, result: Result, runtime: str) -> str:
+    """Return the reason that is known, or what a case that was skipped says itself."""
+    said = result.why.replace("|", "/") if result.outcome == "skipped" else ""
+    return find_reason(reasons, result.case, runtime) or said

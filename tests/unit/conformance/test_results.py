@@ -58,6 +58,27 @@ def test_a_suite_that_was_not_run_is_one_skip_with_a_reason(
     assert "SKIPPED suite with kata: nothing is there" in capsys.readouterr().err
 
 
+def test_the_document_shows_each_runtimes_outcome_and_why_a_case_did_not_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = tmp_path / "conformance.md"
+    document.write_text("# Conformance\n\n## B\n\nkept\n")
+    monkeypatch.setattr(results, "BUILD", tmp_path)
+    monkeypatch.setattr(results, "DOCUMENT", document)
+    skipped = Result("b", "skipped", "not on this host", 0.0)
+    results.record("suite", "kata", [Result("a", "failed", "wrong", 1.0), skipped])
+    results.record("suite", "runc", [Result("a", "passed", "", 1.0), skipped])
+    results.write_section("suite", "A", "About it.", {"vm": {"a": "in a VM"}})
+
+    assert document.read_text().splitlines()[2:] == [
+        *("## A", "", "About it.", ""),
+        *("- `kata`: 0 passed, 1 failed, 1 skipped", "- `runc`: 1 passed, 0 failed, 1 skipped", ""),
+        *("| case | `kata` | `runc` | why not |", "|---|---|---|---|"),
+        *("| a | failed | passed | in a VM |", "| b | skipped | skipped | not on this host |", ""),
+        *("## B", "", "kept"),
+    ]
+
+
 def test_a_failure_without_a_reason_is_counted_and_one_with_a_reason_is_not() -> None:
     found = [Result("a", "failed", "", 1.0), Result("b", "failed", "", 1.0), Result("c", "failed", "", 1.0)]
     reasons = {"suite": {"a": "for all"}, "vm": {"b": "in a VM"}}
