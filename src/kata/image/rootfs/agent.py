@@ -1,6 +1,8 @@
 """The part of the image that is ours: the agent, what starts it, and the few files it expects."""
 
+import ast
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from kata.errors import NotFoundError
@@ -50,6 +52,12 @@ def read_sources(package: Path) -> dict[str, Source]:
     if "kata.agent.main" not in sources:
         raise NotFoundError(f"{package} has no agent/main.py", hint="name a tree that has one with --source")
     return sources
+
+
+def list_roots(sources: Iterable[str]) -> list[str]:
+    """Return the modules that a guest loads by itself: the agent's, and what its launcher imports."""
+    launched = [node.module for node in ast.parse(_LAUNCHER).body if isinstance(node, ast.ImportFrom)]
+    return [name for name in sources if name in launched or name == "kata.agent" or name.startswith("kata.agent.")]
 
 
 def _list_files(path: Path) -> list[Path]:
