@@ -5,6 +5,7 @@ import json
 import re
 import secrets
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,13 @@ class Crictl:
         self.daemon = daemon
         self.handler = handler
         self.token = f"k{secrets.token_hex(4)}"
-        self.logs = daemon.place / "logs"
+        self.logs = daemon.place / "logs" / self.token
         self._program = require_program("cri-tools", "crictl")
         self._configuration = daemon.place / "crictl.yaml"
         endpoints = "".join(f"{kind}-endpoint: {daemon.address}\n" for kind in ("runtime", "image"))
         self._configuration.write_text(f"{endpoints}timeout: {_TIMEOUT:.0f}\n")
         self._count = 0
+        self._pods: dict[str, Path] = {}
 
     def command(self, *words: str) -> list[str]:
         return [self._program, "--config", str(self._configuration), *words]
@@ -61,7 +63,7 @@ class Crictl:
         """Have a pod during the block; `config` is more of its PodSandboxConfig. Yield its id."""
         self._count += 1
         file = self._write(
-            f"pod-{self._count}.json",
+            f"{self.token}-pod-{self._count}.json",
             {
                 "metadata": {"name": f"{self.token}-{self._count}", "namespace": "default", "uid": self.token},
                 "log_directory": str(self.logs),
@@ -70,6 +72,7 @@ class Crictl:
             },
         )
         pod = self.succeed("runp", "--runtime", self.handler, str(file)).strip()
+        self._pods[pod] = file
         try:
             yield pod
         finally:
@@ -82,7 +85,7 @@ class Crictl:
         self._count += 1
         name = f"c{self._count}"
         file = self._write(
-            f"{name}.json",
+            f"{self.token}-{name}.json",
             {
                 "metadata": {"name": name},
                 "image": {"image": BUSYBOX},
@@ -92,8 +95,7 @@ class Crictl:
                 **config,
             },
         )
-        newest = max(self.daemon.place.glob("pod-*.json"), key=lambda path: path.stat().st_mtime_ns)
-        return self.succeed("create", "--with-pull", pod, str(file), str(newest)).strip()
+        return self.succeed("create", "--with-pull", pod, str(file), str(self._pods[pod])).strip()
 
     def start(self, pod: str, *command: str, **config: object) -> str:
         """Create and start a container of busybox and return its id."""
@@ -106,6 +108,19 @@ class Crictl:
 
     def find_state(self, container: str) -> str:
         return str(self.read("inspect", container)["status"]["state"])
+
+    def wait_for_state(self, container: str, state: str, *, timeout: float = 60.0) -> None:
+        """Wait until `inspect` tells this state. Fail after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while (seen := self.find_state(container)) != state:
+            assert time.monotonic() < deadline, f"{container} is {seen}, not {state}"
+
+    def wait_for_exit(self, container: str) -> dict[str, Any]:
+        """Wait until a container has ended and return its status."""
+        self.wait_for_state(container, "CONTAINER_EXITED")
+        status = self.read("inspect", container)["status"]
+        assert isinstance(status, dict)
+        return status
 
     def find_traces(self, pod: str) -> set[str]:
         """Return what is on this host whose name holds the pod's id."""

@@ -1,11 +1,12 @@
 """A containerd that serves Kubernetes' CRI, and its images from a registry.
 
-Its handlers are `kata` and `runc`; since containerd 2 also `kata-sandbox`, whose pods have no pause container, and
-`kata-streaming`, whose containers have no FIFOs either.
+Its handlers are `kata`, `kata-qemu` with a configuration of its own, and `runc`; since containerd 2 also
+`kata-sandbox`, whose pods have no pause container, and `kata-streaming`, whose containers have no FIFOs either.
 """
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -18,6 +19,9 @@ from cri.images import PAUSE
 from netns import run_ip
 from peers import find_program
 from registry import Registry
+
+SMALL_MEMORY = 320
+"""MiB of a VM of the handler `kata-qemu`; the others have more."""
 
 _START_TIMEOUT = 30.0
 _CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
@@ -52,6 +56,10 @@ state = "{place}/state"
     privileged_without_host_devices = true
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata.options]
       ConfigPath = "{place}/kata.toml"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata-qemu]
+    runtime_type = "io.containerd.kata-qemu.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata-qemu.options]
+      ConfigPath = "{place}/kata-qemu.toml"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata-sandbox]
     runtime_type = "io.containerd.kata.v2"
     sandboxer = "shim"
@@ -105,7 +113,10 @@ class CriDaemon:
         self._registry = Registry()
         add_images(self._registry, place / "layers")
         shim = write_shim(place)
+        (shim.parent / "containerd-shim-kata-qemu-v2").symlink_to(shim.name)
         configuration = write_kata_configuration(place, image)
+        small = re.sub("default_memory = .*", f"default_memory = {SMALL_MEMORY}", configuration.read_text())
+        (place / "kata-qemu.toml").write_text(small)
         for name in ("hosts/_default", "net.d"):
             (place / name).mkdir(parents=True)
         (place / "net.d/10-test.conflist").write_text(json.dumps(_NETWORK))

@@ -45,9 +45,7 @@ def test_the_containers_of_a_pod_share_a_vm(crictl: Crictl, pod: str, sleeper: s
 
 def test_a_container_that_ends_shows_its_code_and_its_output_in_the_log(crictl: Crictl, pod: str) -> None:
     container = crictl.start(pod, "sh", "-c", "echo to-the-log; echo wrong >&2; exit 3")
-    _wait_for_state(crictl, container, "CONTAINER_EXITED")
-
-    assert crictl.read("inspect", container)["status"]["exitCode"] == 3
+    assert crictl.wait_for_exit(container)["exitCode"] == 3
     done = crictl.run("logs", container)
     assert (done.out, "wrong\n" in done.err) == ("to-the-log\n", True)
     crictl.succeed("rm", container)
@@ -86,8 +84,7 @@ def test_attach_reaches_the_containers_own_input(crictl: Crictl, pod: str) -> No
     done = crictl.run("attach", "-i", container, stdin="echo attached; exit 4\n")
 
     assert done.out == "attached\n"
-    _wait_for_state(crictl, container, "CONTAINER_EXITED")
-    assert crictl.read("inspect", container)["status"]["exitCode"] == 4
+    assert crictl.wait_for_exit(container)["exitCode"] == 4
     crictl.succeed("rm", container)
 
 
@@ -121,7 +118,7 @@ def test_volumes_of_the_host_are_shared_both_ways(crictl: Crictl, pod: str, tmp_
         {"host_path": str(tmp_path / "in"), "container_path": "/file", "readonly": True},
     ]
     container = crictl.start(pod, "sh", "-c", "cat /file; cp /volume/in /volume/out; echo > /file", mounts=mounts)
-    _wait_for_state(crictl, container, "CONTAINER_EXITED")
+    crictl.wait_for_exit(container)
 
     done = crictl.run("logs", container)
     crictl.succeed("rm", container)
@@ -158,12 +155,6 @@ def test_nothing_is_left_of_a_pod_that_was_removed(crictl: Crictl) -> None:
     assert not crictl.find_traces(pod)
     assert not crictl.find_traces(container)
     assert crictl.run("inspectp", pod).code != 0
-
-
-def _wait_for_state(crictl: Crictl, container: str, state: str, *, timeout: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout
-    while (seen := crictl.find_state(container)) != state:
-        assert time.monotonic() < deadline, f"{container} is {seen}, not {state}"
 
 
 def _wait_for_server(crictl: Crictl, container: str, port: int, *, timeout: float = 30.0) -> None:

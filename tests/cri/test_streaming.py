@@ -1,7 +1,6 @@
 """Containers whose stdio goes over the shim's socket instead of FIFOs (`io_type = "streaming"`), seen with crictl."""
 
 import hashlib
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -32,7 +31,7 @@ def sleeper(pods: Crictl, pod: str) -> str:
 
 def test_output_and_errors_are_in_the_log_to_the_last_byte(pods: Crictl, pod: str) -> None:
     container = pods.start(pod, "sh", "-c", "seq 1 50000; echo wrong >&2; exit 3")
-    _wait_for_exit(pods, container)
+    pods.wait_for_exit(container)
     done = pods.run("logs", container)
     pods.succeed("rm", container)
 
@@ -74,8 +73,7 @@ def test_attach_reaches_the_containers_own_input(pods: Crictl, pod: str) -> None
     done = pods.run("attach", "-i", container, stdin="echo attached; exit 4\n")
 
     assert done.out == "attached\n"
-    _wait_for_exit(pods, container)
-    assert pods.read("inspect", container)["status"]["exitCode"] == 4
+    assert pods.wait_for_exit(container)["exitCode"] == 4
     pods.succeed("rm", container)
 
 
@@ -85,14 +83,8 @@ def test_output_goes_on_when_containerd_is_back(pods: Crictl, pod: str) -> None:
     pods.daemon.stop()
     pods.daemon.start()
     pods.succeed("exec", "-s", container, "touch", "/tmp/go")
-    _wait_for_exit(pods, container)
+    pods.wait_for_exit(container)
     lines = pods.succeed("logs", container).splitlines()
     pods.succeed("rm", container)
 
     assert lines == ["before", *map(str, range(1, 20001)), "after"]
-
-
-def _wait_for_exit(pods: Crictl, container: str) -> None:
-    deadline = time.monotonic() + 60
-    while (seen := pods.find_state(container)) != "CONTAINER_EXITED":
-        assert time.monotonic() < deadline, seen
