@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from containerd.daemon import Containerd
+from containerd.daemon import RUNTIME, Containerd
 from containerd.events import watch_events
+from containerd.images import IMAGE
 from engine import kill_process
 from podman.engine import Terminal
 
@@ -135,6 +136,17 @@ def test_the_containers_of_a_pod_share_a_vm(daemon: Containerd) -> None:
         assert done.code == 0
         assert done.out == daemon.execute(pod, *boot).out
         assert daemon.find_status(pod) == "RUNNING"
+
+
+def test_an_annotation_that_nobody_opened_refuses_the_container_and_leaves_nothing(daemon: Containerd) -> None:
+    name = daemon.name("refused")
+    annotation = "io.katacontainers.config.hypervisor.kernel_params"
+    flags = ("--annotation", f"{annotation}=agent.debug_console")
+    done = daemon.run("run", "--rm", "--runtime", RUNTIME, *flags, IMAGE, name, "true")
+
+    assert done.code != 0
+    assert f"annotation {annotation} cannot be used" in done.err
+    assert not daemon.wait_until_gone(name)
 
 
 def test_a_killed_shim_leaves_nothing_and_its_container_is_stopped(daemon: Containerd) -> None:

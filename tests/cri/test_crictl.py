@@ -33,6 +33,15 @@ def test_a_pod_is_a_vm_with_its_own_kernel_and_name(crictl: Crictl, sleeper: str
     assert name == "the-pod"
 
 
+def test_a_pods_limits_size_its_vm(crictl: Crictl) -> None:
+    limits = {"memory_limit_in_bytes": 200 << 20, "cpu_period": 100_000, "cpu_quota": 200_000}
+    with crictl.hold_pod(linux={"cgroup_parent": f"/{crictl.token}", "resources": limits}) as pod:
+        container = crictl.start(pod, "sleep", "1000")
+        memory = crictl.execute(container, "cat", "/proc/meminfo").out
+
+    assert 200 << 10 < int(memory.split()[1]) < (200 + 96) << 10
+
+
 def test_the_containers_of_a_pod_share_a_vm(crictl: Crictl, pod: str, sleeper: str) -> None:
     other = crictl.start(pod, "sleep", "1000")
     boots = {crictl.execute(name, "cat", "/proc/sys/kernel/random/boot_id").out for name in (sleeper, other)}

@@ -65,7 +65,7 @@ def _describe_hypervisor(config: Configuration, root: str) -> dict[str, Any]:
         "DefaultMemory": settings.default_memory,
         "DefaultMaxVCPUs": settings.default_maxvcpus,
         "DefaultMaxMemory": settings.default_maxmemory,
-        "EnableAnnotations": settings.enable_annotations,
+        "EnableAnnotations": list(settings.enable_annotations),
         "SharedFS": "virtio-fs",
     }
     try:
@@ -123,10 +123,15 @@ def _describe_host() -> dict[str, Any]:
 
 
 def format_toml(document: dict[str, dict[str, Any]]) -> str:
-    """Write tables of plain values as TOML; a JSON string is a TOML basic string."""
+    """Write tables of plain values and of lists of them as TOML; a JSON string is a TOML basic string."""
     lines = []
     for name, table in document.items():
         lines.append(f"[{name}]")
-        lines += [f"  {key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
+        for key, value in table.items():
+            if isinstance(value, list) and value:
+                items = [f"    {json.dumps(item, ensure_ascii=False)}," for item in value]
+                lines += [f"  {key} = [", *items, "  ]"]
+            else:
+                lines.append(f"  {key} = {json.dumps(value, ensure_ascii=False)}")
         lines.append("")
     return "\n".join(lines).rstrip()

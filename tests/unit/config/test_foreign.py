@@ -15,6 +15,12 @@ _OTHER: dict[str, Any] = {"bool": True, "int": 77, "float": 7.5, "str": "other",
 _OPTIONS = [(_NAMES.get(kind, kind), key, option) for kind, table in TABLES.items() for key, option in table.items()]
 
 
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all: with one a test, hundreds of them would be made and removed."""
+    return tmp_path_factory.mktemp("foreign")
+
+
 def _load(directory: Path, table: str, key: str, value: Any) -> list[str]:
     path = directory / "configuration.toml"
     text = str(value).lower() if isinstance(value, bool) else repr(value)
@@ -28,35 +34,35 @@ def _find_other(option: Foreign) -> Any:
 
 @pytest.mark.parametrize(("table", "key", "option"), _OPTIONS)
 def test_an_option_without_effect_is_listed_with_file_line_and_reason_or_refused(
-    tmp_path: Path, table: str, key: str, option: Foreign
+    directory: Path, table: str, key: str, option: Foreign
 ) -> None:
     other = _find_other(option)
     if other is None:
         return
     if option.is_vital:
         with pytest.raises(ConfigError, match=r"configuration\.toml:2: .* cannot be had"):
-            _load(tmp_path, table, key, other)
+            _load(directory, table, key, other)
     else:
-        assert _load(tmp_path, table, key, other) == [
-            f"{tmp_path}/configuration.toml:2: [{table}] {key}: {option.reason}"
+        assert _load(directory, table, key, other) == [
+            f"{directory}/configuration.toml:2: [{table}] {key}: {option.reason}"
         ]
 
 
 @pytest.mark.parametrize(("table", "key", "option"), _OPTIONS)
 def test_what_this_runtime_does_anyway_is_accepted_without_a_word(
-    tmp_path: Path, table: str, key: str, option: Foreign
+    directory: Path, table: str, key: str, option: Foreign
 ) -> None:
     for value in option.same:
-        assert _load(tmp_path, table, key, value) == []
+        assert _load(directory, table, key, value) == []
 
 
 @pytest.mark.parametrize(("table", "key", "option"), _OPTIONS)
 def test_an_option_without_effect_has_a_type_all_the_same(
-    tmp_path: Path, table: str, key: str, option: Foreign
+    directory: Path, table: str, key: str, option: Foreign
 ) -> None:
     wrong = 1 if option.kind in ("str", "bool", "list") else "1"
     with pytest.raises(ConfigError, match=r"configuration\.toml:2: .* is needed"):
-        _load(tmp_path, table, key, wrong)
+        _load(directory, table, key, wrong)
 
 
 def test_no_option_is_both_known_and_without_effect() -> None:
@@ -80,7 +86,7 @@ def test_no_option_is_both_known_and_without_effect() -> None:
     ],
 )
 def test_protection_that_cannot_be_had_is_an_error_and_not_left_out(
-    tmp_path: Path, table: str, key: str, value: Any
+    directory: Path, table: str, key: str, value: Any
 ) -> None:
     with pytest.raises(ConfigError, match="cannot be had"):
-        _load(tmp_path, table, key, value)
+        _load(directory, table, key, value)
