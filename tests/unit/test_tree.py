@@ -70,6 +70,13 @@ def test_the_configurations_documentation_is_what_its_model_says() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_each_advisory_of_upstreams_has_a_test_that_exists() -> None:
+    named = re.findall(r"`(tests/\S+\.py)::(\w+)`", (ROOT / "docs/reference/advisories.md").read_text())
+
+    assert named
+    assert not [(path, name) for path, name in named if f"def {name}(" not in (ROOT / path).read_text()]
+
+
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"])
 def test_the_file_that_visitors_look_for_is_there(name: str) -> None:
     assert (ROOT / name).read_text().strip()
