@@ -80,14 +80,15 @@ def reap_children() -> None:
 
 
 def list_processes(token: str) -> list[tuple[int, str]]:
-    """Return pid and command line of each process that has `token` in its arguments or its directory."""
+    """Return pid and command line of each process that has `token` in its arguments, environment or directory."""
     found = []
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
         with contextlib.suppress(OSError):
             text = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if token in text or token in os.readlink(f"/proc/{name}/cwd"):
+            environment = Path(f"/proc/{name}/environ").read_bytes().decode(errors="replace")
+            if token in text or token in environment or token in os.readlink(f"/proc/{name}/cwd"):
                 found.append((int(name), text.strip()))
     return found
 

@@ -174,6 +174,10 @@ class Containerd:
         rows = [line.split() for line in self.succeed("tasks", "ls").splitlines()]
         return next(int(row[1]) for row in rows if row[0] == container)
 
+    def find_shim(self, container: str) -> int:
+        """Return the pid of a container's shim, which has started the process that stands for the container."""
+        return int(Path(f"/proc/{self.find_pid(container)}/stat").read_text().rpartition(")")[2].split()[1])
+
     def find_process(self, container: str, program: str) -> int:
         """Return the pid of the process of a container's sandbox whose program's name begins like this."""
         [pid] = [

@@ -151,7 +151,7 @@ def test_an_annotation_that_nobody_opened_refuses_the_container_and_leaves_nothi
 
 def test_a_killed_shim_leaves_nothing_and_its_container_is_stopped(daemon: Containerd) -> None:
     with watch_events(daemon) as events, daemon.hold("sleep", "1000") as name:
-        kill_process(daemon.find_pid(name))
+        kill_process(daemon.find_shim(name))
         exited = events.wait_for("/tasks/exit", name)
         events.wait_for("/tasks/delete", name)
 

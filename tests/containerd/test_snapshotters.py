@@ -56,7 +56,7 @@ def test_a_root_file_system_of_a_file_is_let_go_of_when_the_shim_is_killed(curre
     flags = ("--snapshotter", "blockfile")
     with watch_events(current) as events, current.hold("sleep", "1000", flags=flags) as name:
         assert _list_loops(current.place)
-        kill_process(current.find_pid(name))
+        kill_process(current.find_shim(name))
         events.wait_for("/tasks/delete", name)
 
         _wait_for_no_loops(current.place)

@@ -38,7 +38,7 @@ class Footprint:
 
 def measure_pod(daemon: Containerd, pod: str) -> Footprint:
     """Look at the pod's shim and QEMU, and at what carries the daemon's token on the host and in the shim's mounts."""
-    shim, qemu = daemon.find_pid(pod), daemon.find_process(pod, "qemu-system")
+    shim, qemu = daemon.find_shim(pod), daemon.find_process(pod, "qemu-system")
     mounts = Path(f"/proc/{shim}/mountinfo").read_text() + Path("/proc/self/mountinfo").read_text()
     rollup = _ANONYMOUS.search(Path(f"/proc/{shim}/smaps_rollup").read_text())
     assert rollup is not None, "this kernel does not tell Pss_Anon"

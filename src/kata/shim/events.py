@@ -1,7 +1,6 @@
 """What happens to a container, told to containerd in order: nothing before its cause, and a container's end last."""
 
 import asyncio
-import os
 
 from kata.protocol.messages import events
 from kata.protocol.messages import task as wire
@@ -19,27 +18,24 @@ class TaskEvents:
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
-        self._pid = os.getpid()
         self._telling: set[asyncio.Task[None]] = set()
 
     def tell(self, event: Message) -> None:
         """Tell what a call has just done."""
         self._publisher.publish(event)
 
-    def tell_create(self, request: wire.CreateTaskRequest) -> None:
+    def tell_create(self, request: wire.CreateTaskRequest, pid: int) -> None:
         io = events.TaskIO(stdin=request.stdin, stdout=request.stdout, stderr=request.stderr, terminal=request.terminal)
         self.tell(
-            events.TaskCreate(
-                container_id=request.id, bundle=request.bundle, rootfs=request.rootfs, io=io, pid=self._pid
-            )
+            events.TaskCreate(container_id=request.id, bundle=request.bundle, rootfs=request.rootfs, io=io, pid=pid)
         )
 
-    def tell_start(self, process: Process) -> None:
+    def tell_start(self, process: Process, pid: int) -> None:
         container, exec_id = process.container, process.exec_id
         if exec_id:
-            self.tell(events.TaskExecStarted(container_id=container, exec_id=exec_id, pid=self._pid))
+            self.tell(events.TaskExecStarted(container_id=container, exec_id=exec_id, pid=pid))
         else:
-            self.tell(events.TaskStart(container_id=container, pid=self._pid))
+            self.tell(events.TaskStart(container_id=container, pid=pid))
 
     def tell_delete(self, container: str, response: wire.DeleteResponse) -> None:
         self.tell(
@@ -80,7 +76,7 @@ class TaskEvents:
             events.TaskExit(
                 container_id=process.container,
                 id=process.exec_id or process.container,
-                pid=self._pid,
+                pid=entry.stand_in.pid,
                 exit_status=status,
                 exited_at=make_timestamp(guest.exited_at),
             )

@@ -6,6 +6,7 @@ from typing import Any
 from kata.protocol.messages.task import DeleteResponse
 from kata.sandbox.process import GuestProcess
 from kata.shim.fifo import FifoAttachment, Streams
+from kata.shim.standin import StandIn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,15 +53,16 @@ class Process:
 
 
 class TaskEntry:
-    """A container as containerd knows it: its bundle and where its root is, its first process and its execs.
+    """A container as containerd knows it: bundle, where its root is, first process and execs, who stands for them.
 
     `adding` is held while an exec joins; `deletion` is the last that was begun.
     """
 
-    def __init__(self, bundle: str, rootfs: str, init: Process) -> None:
+    def __init__(self, bundle: str, rootfs: str, init: Process, stand_in: StandIn) -> None:
         self.bundle = bundle
         self.rootfs = rootfs
         self.init = init
+        self.stand_in = stand_in
         self.execs: dict[str, Process] = {}
         self.adding = asyncio.Lock()
         self.deletion: asyncio.Task[DeleteResponse] | None = None

@@ -15,6 +15,7 @@ from kata.errors import (
     Code,
     ExistsError,
     GuestError,
+    KataError,
     NotFoundError,
     StateError,
     UnsupportedError,
@@ -26,6 +27,8 @@ from kata.protocol.messages.google import Any as Packed
 from kata.protocol.messages.google import make_timestamp
 from kata.protocol.messages.types import Empty
 from kata.sandbox.container import Container
+from kata.sandbox.ledger import record_process
+from kata.sandbox.sandbox import Sandbox
 from kata.sandbox.states import Status
 from kata.shim.creation import Creation
 from kata.shim.events import TaskEvents
@@ -34,6 +37,7 @@ from kata.shim.pod import Pod
 from kata.shim.process import Process, TaskEntry
 from kata.shim.publisher import Publisher
 from kata.shim.rootfs import prepare_rootfs, unmount_rootfs
+from kata.shim.standin import StandIn, start_stand_in
 from kata.shim.stats import pack_stats
 from kata.transport.ttrpc import Method, Services
 
@@ -67,7 +71,7 @@ def list_services(calls: "TaskCalls") -> Services:
 
 
 class TaskCalls:
-    """One method a call. The pid that is told is the shim's: the processes have theirs in the guest."""
+    """One method a call. The pid that is told of a process is its container's stand-in: its own is in the guest."""
 
     def __init__(self, pod: Pod, fifos: FifoTable, publisher: Publisher, namespace: int) -> None:
         """`namespace` is the descriptor of the mount namespace in which containerd mounts."""
@@ -78,7 +82,6 @@ class TaskCalls:
         self._events = TaskEvents(publisher)
         self._entries: dict[str, TaskEntry] = {}
         self._creations: dict[str, Creation] = {}
-        self._pid = os.getpid()
 
     def is_used(self) -> bool:
         """Say whether there is a container, or one on its way, or a sandbox that is to be there without any."""
@@ -116,31 +119,36 @@ class TaskCalls:
             if creation.bundle != request.bundle:
                 raise ExistsError(f"container {request.id} is being created of {creation.bundle}")
             await creation.wait()
-        return wire.PidResponse(pid=self._pid)
+        return wire.PidResponse(pid=self._find_entry(request.id).stand_in.pid)
 
     async def _create(self, request: wire.CreateTaskRequest) -> None:
         rootfs = prepare_rootfs(request.rootfs, request.bundle, self._namespace)
         try:
-            process = await self._create_in_sandbox(request)
+            entry = await self._create_in_sandbox(request, rootfs)
         except BaseException:
             unmount_rootfs(rootfs)
             raise
-        entry = self._entries[request.id] = TaskEntry(request.bundle, rootfs, process)
-        self._events.tell_create(request)
-        self._events.follow(entry, process, self._find_container(request.id).find_process(""))
+        self._entries[request.id] = entry
+        self._events.tell_create(request, entry.stand_in.pid)
+        guest = self._find_container(request.id).find_process("")
+        self._events.follow(entry, entry.init, guest)
+        entry.stand_in.follow(guest.abandon)
+        guest.exited.add_done_callback(lambda _: entry.stand_in.close())
 
-    async def _create_in_sandbox(self, request: wire.CreateTaskRequest) -> Process:
+    async def _create_in_sandbox(self, request: wire.CreateTaskRequest, rootfs: str) -> TaskEntry:
         streams = Streams(request.stdin, request.stdout, request.stderr, request.terminal)
         attachment = await self._fifos.open(request.id, streams)
         self._fifos.put(request.id, "", attachment)
         try:
             sandbox = self._pod.open(request.bundle, request.options, self.note_oom)
-            await sandbox.create_container(request.id, request.bundle, self._pid)
+            await sandbox.create_container(request.id, request.bundle, os.getpid())
+            # Not before: this process is in the pod's network namespace only now, and the stand-in is to be there too.
+            stand_in = await _start_stand_in(sandbox, request.id, rootfs)
         except BaseException:
             self._fifos.drop(request.id, "")
             await attachment.close()
             raise
-        return Process(request.id, "", streams, attachment)
+        return TaskEntry(request.bundle, rootfs, Process(request.id, "", streams, attachment), stand_in)
 
     async def exec(self, request: wire.ExecProcessRequest) -> Empty:
         """Note a process to be executed; Start runs it."""
@@ -174,7 +182,7 @@ class TaskCalls:
             process.starter = asyncio.create_task(self._start(process))
         await asyncio.wait({process.starter})
         process.starter.result()
-        return wire.PidResponse(pid=self._pid)
+        return wire.PidResponse(pid=self._find_entry(request.id).stand_in.pid)
 
     async def _start(self, process: Process) -> None:
         async with process.starting:
@@ -183,7 +191,7 @@ class TaskCalls:
                 await self._pod.require().start_container(process.container)
             else:
                 await self._start_exec(process, process.spec)
-            self._events.tell_start(process)
+            self._events.tell_start(process, self._find_entry(process.container).stand_in.pid)
             process.started = True
 
     async def _start_exec(self, process: Process, spec: dict[str, Any]) -> None:
@@ -204,7 +212,7 @@ class TaskCalls:
         if creation is not None and not request.exec_id:
             await creation.end()
             if request.id not in self._entries:
-                return self._answer_deletion((_KILLED, time.time_ns()))
+                return _answer_deletion(0, (_KILLED, time.time_ns()))
         entry = self._find_entry(request.id)
         process = self._find_process(request.id, request.exec_id)
         if process.started and not process.exited.done():
@@ -212,15 +220,11 @@ class TaskCalls:
         if request.exec_id:
             await process.attachment.close()
             entry.execs.pop(request.exec_id, None)
-            return self._answer_deletion(process.ended)
+            return _answer_deletion(entry.stand_in.pid, process.ended)
         if entry.deletion is None or entry.deletion.done():
             entry.deletion = asyncio.create_task(self._delete_container(entry))
         await asyncio.wait({entry.deletion})
         return entry.deletion.result()
-
-    def _answer_deletion(self, ended: tuple[int, int] | None) -> wire.DeleteResponse:
-        status, exited_at = ended or (0, 0)
-        return wire.DeleteResponse(pid=self._pid, exit_status=status, exited_at=make_timestamp(exited_at))
 
     async def _delete_container(self, entry: TaskEntry) -> wire.DeleteResponse:
         container = entry.init.container
@@ -231,8 +235,9 @@ class TaskCalls:
             await asyncio.wait({entry.init.watcher}, timeout=_SETTLE_TIMEOUT)
         for process in (*entry.execs.values(), entry.init):
             await process.attachment.close()
+        entry.stand_in.close()  # else its mounts keep the root busy
         unmount_rootfs(entry.rootfs)
-        response = self._answer_deletion(entry.init.ended)
+        response = _answer_deletion(entry.stand_in.pid, entry.init.ended)
         self._entries.pop(container, None)
         self._events.tell_delete(container, response)
         return response
@@ -244,7 +249,7 @@ class TaskCalls:
         return wire.StateResponse(
             id=request.exec_id or request.id,
             bundle=entry.bundle,
-            pid=self._pid,
+            pid=entry.stand_in.pid,
             status=self._find_status(process),
             stdin=process.streams.stdin,
             stdout=process.streams.stdout,
@@ -319,15 +324,16 @@ class TaskCalls:
 
     async def pids(self, request: wire.TaskRequest) -> wire.PidsResponse:
         """Tell the one pid that means something on this host: clients look others up in the host's /proc."""
-        self._find_entry(request.id)
-        return wire.PidsResponse(processes=[wire.ProcessInfo(pid=self._pid)])
+        return wire.PidsResponse(processes=[wire.ProcessInfo(pid=self._find_entry(request.id).stand_in.pid)])
 
     async def stats(self, request: wire.TaskRequest) -> wire.StatsResponse:
         self._find_entry(request.id)
         return wire.StatsResponse(stats=pack_stats(await self._pod.require().stat_container(request.id)))
 
-    async def connect(self, _: wire.TaskRequest) -> wire.ConnectResponse:
-        return wire.ConnectResponse(shim_pid=self._pid, task_pid=self._pid, version=_VERSION)
+    async def connect(self, request: wire.TaskRequest) -> wire.ConnectResponse:
+        entry = self._entries.get(request.id)
+        task_pid = entry.stand_in.pid if entry is not None else 0
+        return wire.ConnectResponse(shim_pid=os.getpid(), task_pid=task_pid, version=_VERSION)
 
     async def shutdown(self, _: wire.ShutdownRequest) -> Empty:
         """End the shim, unless other containers of the pod still need it."""
@@ -340,6 +346,22 @@ class TaskCalls:
         entry = self._entries.get(container.id)
         if entry is not None:
             self._events.tell_oom(entry.init)
+
+
+async def _start_stand_in(sandbox: Sandbox, container: str, rootfs: str) -> StandIn:
+    readonly = bool((sandbox.find_container(container).bundle.spec.get("root") or {}).get("readonly"))
+    try:
+        stand_in = start_stand_in(container, rootfs, readonly=readonly)
+    except KataError:
+        await sandbox.delete_container(container, force=True)
+        raise
+    record_process(sandbox.directory, stand_in.pid)  # it ends with this process, unless somebody has stopped it
+    return stand_in
+
+
+def _answer_deletion(pid: int, ended: tuple[int, int] | None) -> wire.DeleteResponse:
+    status, exited_at = ended or (0, 0)
+    return wire.DeleteResponse(pid=pid, exit_status=status, exited_at=make_timestamp(exited_at))
 
 
 def _load_json(packed: Packed | None, what: str) -> dict[str, Any]:

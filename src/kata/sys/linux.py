@@ -88,6 +88,11 @@ def umount2(target: str, flags: int = 0) -> None:
     _check(_libc.umount2(os.fsencode(target), ctypes.c_int(flags)), "umount2", target)
 
 
+def pivot_root(new: str, old: str) -> None:
+    """pivot_root(2), which also moves the root of every process of the mount namespace that had the old one."""
+    _check(_libc.pivot_root(os.fsencode(new), os.fsencode(old)), "pivot_root", new)
+
+
 def unshare(flags: int) -> None:
     """unshare(2) for the calling thread."""
     _check(_libc.unshare(ctypes.c_int(flags)), "unshare")

@@ -98,13 +98,34 @@ def visit_namespace(namespace: int, visit: Callable[[], Result]) -> Result:
     propagate, which nothing promises. The thread that goes there shares no working directory with the others
     (setns(2)), and ends there. Raise what `visit` raised, or OSError when the namespace cannot be entered.
     """
+
+    def enter() -> None:
+        linux.unshare(linux.CLONE_FS)
+        linux.setns(namespace, linux.CLONE_NEWNS)
+
+    return _do_elsewhere(enter, visit)
+
+
+def visit_copy_of_namespace(visit: Callable[[], Result]) -> Result:
+    """Do something in a copy of this mount namespace that no mount leaves or reaches, and return what came of it.
+
+    A process that is started there keeps the copy. Raise what `visit` raised, or OSError.
+    """
+
+    def enter() -> None:
+        linux.unshare(linux.CLONE_NEWNS)
+        set_propagation("/", linux.MS_PRIVATE, recursive=True)
+
+    return _do_elsewhere(enter, visit)
+
+
+def _do_elsewhere(enter: Callable[[], None], visit: Callable[[], Result]) -> Result:
     results: list[Result] = []
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            linux.unshare(linux.CLONE_FS)
-            linux.setns(namespace, linux.CLONE_NEWNS)
+            enter()
             results.append(visit())
         except BaseException as error:  # noqa: BLE001 - raised again in the thread of the caller
             errors.append(error)
