@@ -66,7 +66,7 @@ class ExactPaths:
                 raise ConfigError(f"has {path!r}", hint=f"it takes {self.describe()}")
 
     def describe(self) -> str:
-        return "absolute paths without patterns, . or .."
+        return "absolute paths without patterns, in their shortest form"
 
 
 class Words:
@@ -83,8 +83,6 @@ class Words:
     def describe(self) -> str:
         return "no line's end"
 
-
-Constraint = Range | Choice | Path | ExactPaths | Words
 
 TYPES: dict[str, tuple[type, str]] = {
     "bool": (bool, "true or false"),
