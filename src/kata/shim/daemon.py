@@ -11,7 +11,6 @@ from kata.errors import UsageError
 from kata.observe.log import Log
 from kata.protocol.messages.streaming import SERVICE as STREAMING_SERVICE
 from kata.protocol.ttrpc.engine import Call
-from kata.sandbox.hostfiles import HostFiles
 from kata.shim.bootstrap import read_input
 from kata.shim.enginelog import EngineLog
 from kata.shim.fifo import FifoTable
@@ -60,7 +59,7 @@ async def _run(
     loop = asyncio.get_running_loop()
     fifos = FifoTable(namespace)
     publisher = Publisher(os.environ.get("TTRPC_ADDRESS", ""), namespace, lambda text: log.write("error", text))
-    pod = Pod(sandbox, namespace, fifos, choice, log, engine_log, HostFiles(mounts))
+    pod = Pod(sandbox, namespace, fifos, choice, log, engine_log, mounts)
     calls = TaskCalls(pod, fifos, publisher, mounts)
     services = {**list_services(calls), **list_sandbox_services(SandboxCalls(pod, calls.note_oom, calls.finished))}
     streams = {STREAMING_SERVICE: {"Stream": fifos.serve_stream}}

@@ -6,9 +6,12 @@ from kata.protocol.messages import events
 from kata.protocol.messages import task as wire
 from kata.protocol.messages.google import make_timestamp
 from kata.protocol.protobuf import Message
-from kata.sandbox.process import GuestProcess
 from kata.shim.process import Process, TaskEntry
 from kata.shim.publisher import Publisher
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata.sandbox.process import GuestProcess
 
 _SETTLE_TIMEOUT = 5.0
 
@@ -59,12 +62,12 @@ class TaskEvents:
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
-    def follow(self, entry: TaskEntry, process: Process, guest: GuestProcess) -> None:
+    def follow(self, entry: TaskEntry, process: Process, guest: "GuestProcess") -> None:
         """Tell the end of a process that the guest has, when it comes. Call it once."""
         process.guest = guest
         process.watcher = asyncio.create_task(self._follow(entry, process, guest))
 
-    async def _follow(self, entry: TaskEntry, process: Process, guest: GuestProcess) -> None:
+    async def _follow(self, entry: TaskEntry, process: Process, guest: "GuestProcess") -> None:
         status = await asyncio.shield(guest.exited)
         async with process.starting:  # whoever waits for it longer is told first: a lock serves in order
             pass

@@ -2,7 +2,6 @@
 
 import os
 
-from kata.config.place import find_config
 from kata.errors import ProtocolError, UsageError
 from kata.protocol.messages.google import Any
 from kata.protocol.messages.task import OPTIONS_TYPE, Options
@@ -36,7 +35,11 @@ class ConfigChoice:
                     return chosen.config_path
                 if chosen.config_body:
                     return _write_body(f"{directory}/configuration.toml", chosen.config_body)
-        return os.environ.get(_VARIABLE) or find_config(self._flavour)
+        if path := os.environ.get(_VARIABLE):
+            return path
+        from kata.config.place import find_config  # noqa: PLC0415 - brings the model of all options
+
+        return find_config(self._flavour)
 
 
 def _write_body(path: str, body: bytes) -> str:

@@ -4,12 +4,12 @@ import asyncio
 from typing import Any
 
 from kata.protocol.messages.task import DeleteResponse
-from kata.sandbox.process import GuestProcess
 from kata.shim.fifo import FifoAttachment, Streams
 from kata.shim.standin import StandIn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kata.sandbox.process import GuestProcess
     from kata.shim.streams import StreamAttachment
 
 

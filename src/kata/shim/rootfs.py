@@ -12,7 +12,6 @@ from contextlib import suppress
 
 from kata.errors import HostError, UnsupportedError
 from kata.protocol.messages.task import Mount
-from kata.sandbox.container import read_bundle
 from kata.sys import linux
 from kata.sys.loop import attach_loop
 from kata.sys.mount import attach_tree, clone_tree, set_propagation, unmount_below, visit_namespace
@@ -31,6 +30,8 @@ def prepare_rootfs(mounts: Sequence[Mount], bundle: str, namespace: int) -> str:
     CRI-O describes no mounts. It made them itself, below a directory that it made private, so those of a pod's later
     containers do not come to the shim by themselves. Raise what `mount_rootfs` raises, and UsageError for the bundle.
     """
+    from kata.sandbox.container import read_bundle  # noqa: PLC0415 - what a VM needs is imported for the first one
+
     target = f"{bundle}/rootfs" if mounts else read_bundle(bundle).rootfs
     mount_rootfs(mounts, target, namespace)
     return target

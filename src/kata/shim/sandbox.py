@@ -14,13 +14,14 @@ from kata.errors import ExistsError, GuestError, NotFoundError, StateError
 from kata.protocol.messages import sandboxapi as wire
 from kata.protocol.messages.google import Any, make_timestamp
 from kata.protocol.messages.types import Empty
-from kata.sandbox.container import Container
-from kata.sandbox.sandbox import Sandbox
 from kata.sandbox.states import SandboxState, Status
 from kata.shim.pod import Pod
-from kata.shim.podspec import write_pod_spec
-from kata.shim.stats import pack_sum
 from kata.transport.ttrpc import Method, Services
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata.sandbox.container import Container
+    from kata.sandbox.sandbox import Sandbox
 
 _STOP_TIMEOUT = 30.0
 _PING_TIMEOUT = 5.0
@@ -53,7 +54,7 @@ def list_sandbox_services(calls: "SandboxCalls") -> Services:
 class SandboxCalls:
     """One method a call. `finished` becomes set when the shim has to end."""
 
-    def __init__(self, pod: Pod, on_oom: Callable[[Container], None], finished: asyncio.Event) -> None:
+    def __init__(self, pod: Pod, on_oom: "Callable[[Container], None]", finished: asyncio.Event) -> None:
         self._pod = pod
         self._on_oom = on_oom
         self._finished = finished
@@ -63,7 +64,7 @@ class SandboxCalls:
         self._exited_at = 0
         self._watcher: asyncio.Task[None] | None = None
 
-    def _require(self, name: str) -> Sandbox:
+    def _require(self, name: str) -> "Sandbox":
         if self._sandbox is None or name != self._pod.id:
             raise NotFoundError(f"sandbox {name} does not exist")
         return self._sandbox
@@ -74,13 +75,15 @@ class SandboxCalls:
             raise NotFoundError(f"this is the shim of sandbox {self._pod.id}, not of {request.sandbox_id}")
         if self._sandbox is not None:
             raise ExistsError(f"sandbox {request.sandbox_id} exists already")
+        from kata.shim.podspec import write_pod_spec  # noqa: PLC0415 - for containerd's Sandbox API only
+
         self._spec = write_pod_spec(request)
         self._sandbox = self._pod.open(request.bundle_path, None, self._on_oom, lasting=True)
         self._created_at = time.time_ns()
         self._watcher = asyncio.create_task(self._watch(self._sandbox))
         return Empty()
 
-    async def _watch(self, sandbox: Sandbox) -> None:
+    async def _watch(self, sandbox: "Sandbox") -> None:
         await sandbox.ended.wait()
         self._exited_at = time.time_ns()
 
@@ -125,7 +128,7 @@ class SandboxCalls:
             exited_at=make_timestamp(self._exited_at) if self._exited_at else None,
         )
 
-    def _describe(self, sandbox: Sandbox, *, ready: bool) -> dict[str, str]:
+    def _describe(self, sandbox: "Sandbox", *, ready: bool) -> dict[str, str]:
         """Return what `crictl inspectp` shows: under `info` what containerd itself tells of a pause container."""
         known = {"pid": os.getpid(), "processStatus": "running" if ready else "stopped"}
         own = {"state": sandbox.state.value, "containers": sorted(sandbox.containers), "directory": sandbox.directory}
@@ -157,5 +160,7 @@ class SandboxCalls:
             except GuestError:
                 if container.status != Status.STOPPED:
                     raise
+        from kata.shim.stats import pack_sum  # noqa: PLC0415 - few engines ask
+
         metric = wire.Metric(timestamp=make_timestamp(time.time_ns()), id=request.sandbox_id, data=pack_sum(found))
         return wire.SandboxMetricsResponse(metrics=metric)

@@ -26,9 +26,6 @@ from kata.protocol.messages import task as wire
 from kata.protocol.messages.google import Any as Packed
 from kata.protocol.messages.google import make_timestamp
 from kata.protocol.messages.types import Empty
-from kata.sandbox.container import Container
-from kata.sandbox.ledger import record_process
-from kata.sandbox.sandbox import Sandbox
 from kata.sandbox.states import Status
 from kata.shim.creation import Creation
 from kata.shim.events import TaskEvents
@@ -38,8 +35,12 @@ from kata.shim.process import Process, TaskEntry
 from kata.shim.publisher import Publisher
 from kata.shim.rootfs import prepare_rootfs, unmount_rootfs
 from kata.shim.standin import StandIn, start_stand_in
-from kata.shim.stats import pack_stats
 from kata.transport.ttrpc import Method, Services
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata.sandbox.container import Container
+    from kata.sandbox.sandbox import Sandbox
 
 _VERSION = "v2"
 _SETTLE_TIMEOUT = 5.0
@@ -100,7 +101,7 @@ class TaskCalls:
             raise NotFoundError(f"container {container} has no process {exec_id}")
         return process
 
-    def _find_container(self, container: str) -> Container:
+    def _find_container(self, container: str) -> "Container":
         self._find_entry(container)
         return self._pod.require().find_container(container)
 
@@ -327,6 +328,8 @@ class TaskCalls:
         return wire.PidsResponse(processes=[wire.ProcessInfo(pid=self._find_entry(request.id).stand_in.pid)])
 
     async def stats(self, request: wire.TaskRequest) -> wire.StatsResponse:
+        from kata.shim.stats import pack_stats  # noqa: PLC0415 - not every shim is asked
+
         self._find_entry(request.id)
         return wire.StatsResponse(stats=pack_stats(await self._pod.require().stat_container(request.id)))
 
@@ -341,14 +344,16 @@ class TaskCalls:
             self.finished.set()
         return Empty()
 
-    def note_oom(self, container: Container) -> None:
+    def note_oom(self, container: "Container") -> None:
         """Tell that the container ran out of memory."""
         entry = self._entries.get(container.id)
         if entry is not None:
             self._events.tell_oom(entry.init)
 
 
-async def _start_stand_in(sandbox: Sandbox, container: str, rootfs: str) -> StandIn:
+async def _start_stand_in(sandbox: "Sandbox", container: str, rootfs: str) -> StandIn:
+    from kata.sandbox.ledger import record_process  # noqa: PLC0415 - what a VM needs is imported for the first one
+
     readonly = bool((sandbox.find_container(container).bundle.spec.get("root") or {}).get("readonly"))
     try:
         stand_in = start_stand_in(container, rootfs, readonly=readonly)
