@@ -97,6 +97,8 @@ def _read_crio(annotations: Mapping[str, Any]) -> Limits | None:
         document = json.loads(annotations[key])
     except (ValueError, TypeError, RecursionError) as error:
         raise UsageError(f"annotation {key} is no JSON: {error}") from error
+    if document is None:  # what CRI-O writes for a pod that the kubelet, or crictl, told no limits of
+        return None
     if not isinstance(document, dict):
         raise UsageError(f"annotation {key} is no object")
     names = ("cpu_quota", "cpu_period", "memory_limit_in_bytes")

@@ -91,6 +91,10 @@ def test_the_limits_that_cri_o_tells_of_the_pod_come_before_the_containers(key: 
     assert size == VmSize(2, 300 + GUEST_OVERHEAD_MIB)
 
 
+def test_a_pod_of_cri_o_that_was_told_no_limits_is_sized_by_its_first_container() -> None:
+    assert _size_pod({"pod-linux-resources.crio.io": "null"}) == VmSize(7, 700 + GUEST_OVERHEAD_MIB)
+
+
 def test_a_pod_with_a_cpu_limit_only_has_the_configured_memory() -> None:
     assert _size_pod({"io.kubernetes.cri.sandbox-cpu-quota": "200000"}) == VmSize(2, 1000)
 
