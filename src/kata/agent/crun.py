@@ -112,11 +112,15 @@ class Crun:
             if null >= 0:
                 os.close(null)
         if status:
-            raise HostError(f"crun {arguments[0]} {arguments[-1]}: {_read_reason(log) or f'exit status {status}'}")
+            raise HostError(f"crun {arguments[0]} {arguments[-1]}: {read_reason(log) or f'exit status {status}'}")
 
 
-def _read_reason(log: str) -> str:
-    """What crun complained about, in one line."""
+def read_reason(log: str) -> str:
+    """Return what crun complained about, in one line, and remove its file `log`. Empty if there is none.
+
+    crun ends a line with strerror(3), "No such file or directory"; runc with Go's spelling of it, "no such …". Docker's
+    client makes 127 and 126 of these words as runc spells them.
+    """
     try:
         with open(log, encoding="utf-8", errors="replace") as file:
             lines = file.read(4096).splitlines()
@@ -125,4 +129,11 @@ def _read_reason(log: str) -> str:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(log)
-    return "; ".join(filter(None, lines))
+    return "; ".join(_spell_as_runc(line) for line in lines if line)
+
+
+def _spell_as_runc(line: str) -> str:
+    what, colon, error = line.rpartition(": ")
+    if not colon or not error[1:2].islower():
+        return line
+    return f"{what}: {error[0].lower()}{error[1:]}"
