@@ -22,7 +22,7 @@ def measure_sandbox(runtime: Runtime, bundle: Path) -> dict[str, float]:
         found: dict[str, float] = {}
         for pid in _list_processes(directory, container):
             name = _name(pid)
-            found[name] = found.get(name, 0.0) + _read_pss(pid)
+            found[name] = found.get(name, 0.0) + read_pss(pid)
     return {**found, "sandbox": sum(found.values())}
 
 
@@ -54,7 +54,8 @@ def _name(pid: int) -> str:
     return "qemu" if program.startswith("qemu-system") else program
 
 
-def _read_pss(pid: int) -> float:
+def read_pss(pid: int) -> float:
+    """Return a process's proportional set size in MB. Source: proc(5), /proc/PID/smaps_rollup."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024 / _MEGABYTE

@@ -1,10 +1,11 @@
-"""Measure cold start, memory and throughput beside bare QEMU and runc; write build/bench.json.
+"""Measure cold start, execs, memory and throughput beside bare QEMU and runc; write build/bench.json.
 
-Run as root, on a quiet machine: `/usr/bin/python3 bench/run.py [--runs N] [--transfers N] [--mib N] [--output FILE]`.
+Run as root, on a quiet machine: `/usr/bin/python3 bench/run.py`; `--help` tells how often.
 Runs are interleaved, so that a machine that slows down slows all alike.
 """
 
 import argparse
+import os
 import sys
 import tempfile
 from collections import defaultdict
@@ -14,17 +15,21 @@ _PROJECT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(_PROJECT), str(_PROJECT / "src")]
 
 from bench.bundle import make_bundle  # noqa: E402 - found by the line above
+from bench.engine import read_shim, start_engine, time_exec  # noqa: E402 - the same
 from bench.guest import build_initrd, time_bare_boot  # noqa: E402 - the same
-from bench.memory import measure_agent, measure_sandbox  # noqa: E402 - the same
+from bench.memory import measure_agent, measure_sandbox, read_pss  # noqa: E402 - the same
 from bench.report import build_report, describe_machine, format_table, write_report  # noqa: E402 - the same
 from bench.runtime import (  # noqa: E402 - the same
     Runtime,
     create_container,
     find_runtimes,
+    time_command_input,
+    time_command_output,
     time_input,
     time_output,
     time_run,
 )
+from bench.shim import time_shim  # noqa: E402 - the same
 from kata.observe.timeline import read_phases  # noqa: E402 - the same
 from kata.sandbox.store import find_sandbox_dir  # noqa: E402 - the same
 
@@ -41,6 +46,7 @@ def main() -> int:
         sleeper = make_bundle(directory / "sleeper", ("sleep", "1000"))
         memory = measure_sandbox(kata, sleeper) | {"agent_in_guest": measure_agent(directory)}
         _measure_transfers(directory, (kata, runc), options, samples)
+        memory["shim"] = _measure_engine(directory, sleeper / "rootfs", options, samples)
         report = build_report(samples, memory, describe_machine())
     write_report(report, options.output)
     print(format_table(report))
@@ -51,6 +57,7 @@ def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure cold start, memory and throughput.")
     parser.add_argument("--runs", type=int, default=7, help="cold starts of each kind")
     parser.add_argument("--transfers", type=int, default=3, help="transfers of each kind and direction")
+    parser.add_argument("--execs", type=int, default=20, help="processes executed by ctr in a container of each kind")
     parser.add_argument("--mib", type=int, default=1024, help="size of a transfer; figures are scaled to 1 GiB")
     parser.add_argument("--output", type=Path, default=_PROJECT / "build/bench.json")
     return parser.parse_args()
@@ -88,6 +95,37 @@ def _measure_transfers(
             prefix = "" if runtime.name == "kata" else f"{runtime.name}_"
             samples[f"{prefix}stdout_1gib"].append(time_output(runtime, writer, size) * scale)
             samples[f"{prefix}stdin_1gib"].append(time_input(runtime, reader, size) * scale)
+
+
+def _measure_engine(
+    directory: Path, rootfs: Path, options: argparse.Namespace, samples: dict[str, list[float]]
+) -> float:
+    """Measure both runtimes by containerd and ctr, and the shim alone; return the MB of a pod's shim."""
+    size, scale = options.mib << 20, 1024 / options.mib
+    for number in range(options.runs):
+        start, ready = time_shim(directory / f"shim-{number}", f"bench-{os.getpid()}-{number}")
+        samples["shim_start_cpu"].append(start)
+        samples["shim_ready_cpu"].append(ready)
+    with (
+        start_engine(directory / "containerd") as engine,
+        engine.hold("kata", rootfs) as kata,
+        engine.hold("runc", rootfs) as runc,
+    ):
+        containers = {"": kata, "runc_": runc}
+        for number in range(options.execs):
+            print(f"execs: {number + 1} of {options.execs}", file=sys.stderr, flush=True)
+            for prefix, container in containers.items():
+                samples[f"{prefix}ctr_exec"].append(time_exec(engine, container))
+        memory = read_pss(read_shim(engine, kata))
+        for number in range(options.transfers):
+            print(f"transfers by ctr: {number + 1} of {options.transfers}", file=sys.stderr, flush=True)
+            for prefix, container in containers.items():
+                write = ("dd", "if=/dev/zero", "bs=1M", f"count={options.mib}", "status=none")
+                out = time_command_output(engine.build_exec(container, *write), size)
+                samples[f"{prefix}ctr_stdout_1gib"].append(out * scale)
+                into = time_command_input(engine.build_exec(container, "sh", "-c", "echo ready; wc -c"), size)
+                samples[f"{prefix}ctr_stdin_1gib"].append(into * scale)
+    return memory
 
 
 if __name__ == "__main__":

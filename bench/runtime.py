@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +64,12 @@ def create_container(runtime: Runtime, bundle: Path) -> Iterator[str]:
 
 def time_output(runtime: Runtime, bundle: Path, size: int) -> float:
     """Return the seconds in which `run` delivers `size` bytes, from the first byte to the last. Raise RuntimeError."""
-    with _open_run(runtime, bundle, stdin=subprocess.DEVNULL) as process:
+    return time_command_output(_build_run(runtime, bundle), size)
+
+
+def time_command_output(command: Sequence[str], size: int) -> float:
+    """Do the same of any command that writes `size` bytes."""
+    with _open_command(command, stdin=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         began, received = 0.0, 0
         while data := os.read(process.stdout.fileno(), 1 << 20):
@@ -72,14 +77,19 @@ def time_output(runtime: Runtime, bundle: Path, size: int) -> float:
             received += len(data)
         took = time.monotonic() - began
     if received != size:
-        raise RuntimeError(f"{runtime.name} delivered {received} of {size} bytes")
+        raise RuntimeError(f"{' '.join(command)} delivered {received} of {size} bytes")
     return took
 
 
 def time_input(runtime: Runtime, bundle: Path, size: int) -> float:
     """Return the seconds in which a container that reads its input takes `size` bytes, from its first word on."""
+    return time_command_input(_build_run(runtime, bundle), size)
+
+
+def time_command_input(command: Sequence[str], size: int) -> float:
+    """Do the same of any command that says a word, reads `size` bytes and tells how many those were."""
     block = bytes(1 << 20)
-    with _open_run(runtime, bundle, stdin=subprocess.PIPE) as process:
+    with _open_command(command, stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         os.read(process.stdout.fileno(), 64)
@@ -90,13 +100,16 @@ def time_input(runtime: Runtime, bundle: Path, size: int) -> float:
         counted = process.stdout.read()
         took = time.monotonic() - began
     if int(counted) != size:
-        raise RuntimeError(f"{runtime.name} took {counted!r} of {size} bytes")
+        raise RuntimeError(f"{' '.join(command)} took {counted!r} of {size} bytes")
     return took
 
 
+def _build_run(runtime: Runtime, bundle: Path) -> list[str]:
+    return runtime.build_command("run", "--bundle", str(bundle), name_container())
+
+
 @contextmanager
-def _open_run(runtime: Runtime, bundle: Path, *, stdin: int) -> Iterator[subprocess.Popen[bytes]]:
-    command = runtime.build_command("run", "--bundle", str(bundle), name_container())
+def _open_command(command: Sequence[str], *, stdin: int) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE) as process:
         try:
             yield process
