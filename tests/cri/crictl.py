@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -22,10 +22,21 @@ _TIMEOUT = 120.0
 _SANDBOX_API_SINCE = 2
 
 
+class CriService(Protocol):
+    """A daemon that serves the CRI: the directory of its files, and its endpoint as crictl takes it."""
+
+    place: Path
+    address: str
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
 class Crictl:
     """Drives `daemon` with the handler `handler`. `token` is in the name of each pod."""
 
-    def __init__(self, daemon: CriDaemon, handler: str) -> None:
+    def __init__(self, daemon: CriService, handler: str) -> None:
         self.daemon = daemon
         self.handler = handler
         self.token = f"k{secrets.token_hex(4)}"
@@ -139,6 +150,7 @@ class Crictl:
 
 def require_sandbox_api(crictl: Crictl) -> None:
     """Skip the test where containerd cannot let a shim make the sandbox."""
+    assert isinstance(crictl.daemon, CriDaemon)
     command = [crictl.daemon.containerd, "--version"]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
     version = re.search(r"\bv?(\d+)\.\d+\.\d+", shown)

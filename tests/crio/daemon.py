@@ -1,18 +1,20 @@
-"""A real CRI-O with directories of its own, and crictl to drive it; the shim is that of this tree."""
+"""A real CRI-O with directories of its own, whose runtime `kata` is the shim of this tree."""
 
 import json
+import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import leaks
 from containerd.daemon import write_kata_configuration, write_shim
-from containerd.images import IMAGE, write_image
+from cri.images import PAUSE
+from netns import run_ip
 from peers import require_installed, require_program
+from registry import Registry
 
-_PAUSE = "localhost/kata-test/pause:latest"
-_TIMEOUT = 120.0
+_TIMEOUT = 60.0
 _CONFIG = """
 [crio]
 root = "{place}/root"
@@ -28,8 +30,8 @@ listen = "{place}/s"
 stream_port = "0"
 [crio.runtime]
 default_runtime = "kata"
-conmon_cgroup = "pod"
 cgroup_manager = "cgroupfs"
+conmon_cgroup = "pod"
 pinns_path = "{pinns}"
 namespaces_dir = "{place}/ns"
 container_exits_dir = "{place}/exits"
@@ -43,7 +45,7 @@ runtime_root = "{place}/vm"
 runtime_config_path = "{place}/kata.toml"
 privileged_without_host_devices = true
 [crio.image]
-pause_image = "localhost/kata-test/pause:latest"
+pause_image = "{pause}"
 pause_command = ""
 signature_policy = "{place}/policy.json"
 [crio.network]
@@ -52,71 +54,88 @@ plugin_dirs = ["/usr/lib/cni"]
 [crio.nri]
 enable_nri = false
 """
+_MIRROR = """
+[[registry]]
+prefix = "localhost"
+location = "{location}"
+insecure = true
+"""
 
 
 class Crio:
-    """One daemon, until the block ends. `token` is in the name of each pod."""
+    """One daemon, until the block ends, to be entered by a thread in a network namespace of the test's own.
 
-    def __init__(self, place: Path, image: Path, token: str) -> None:
+    All its images come from a registry of its own.
+    """
+
+    def __init__(self, place: Path, image: Path, add_images: Callable[[Registry, Path], None]) -> None:
+        """Prepare everything. `add_images` may use the network; once the daemon is entered there is none."""
         self.place = place
-        self.token = token
-        self._crio = require_program("cri-o", "crio")
-        self._crictl = require_program("cri-tools", "crictl")
+        self.address = f"unix://{place}/s"
+        self._program = require_program("cri-o", "crio")
         pinns = require_program("cri-o", "pinns")
         require_installed("conmon")
+        self._registry = Registry()
+        add_images(self._registry, place / "layers")
         for name in ("cni", "hooks", "log"):
             (place / name).mkdir(parents=True)
         write_shim(place)
         write_kata_configuration(place, image)
-        (place / "crio.conf").write_text(_CONFIG.format(place=place, pinns=pinns))
+        (place / "crio.conf").write_text(_CONFIG.format(place=place, pinns=pinns, pause=PAUSE))
         (place / "policy.json").write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
         ipam = {"type": "host-local", "dataDir": f"{place}/ipam", "ranges": [[{"subnet": "10.87.0.0/24"}]]}
-        network = {"cniVersion": "0.4.0", "name": token, "plugins": [{"type": "ptp", "ipam": ipam}]}
-        (place / "cni" / "10.conflist").write_text(json.dumps(network))
+        network = {"cniVersion": "0.4.0", "name": "kata-crio-test", "plugins": [{"type": "ptp", "ipam": ipam}]}
+        (place / "cni/10.conflist").write_text(json.dumps(network))
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        for name, command in ((IMAGE, ("/bin/sh",)), (_PAUSE, ("/bin/sleep", "100000"))):
-            archive = write_image(self.place / "image.tar", name, command)
-            target = f"containers-storage:[overlay@{self.place}/root+{self.place}/run]{name}"
-            copy = [require_installed("skopeo"), "copy", "-q", "--insecure-policy", f"oci-archive:{archive}", target]
-            subprocess.run(copy, check=True, timeout=_TIMEOUT)
+        run_ip("link", "set", "lo", "up")
+        self._registry.__enter__()
+        location = self._registry.url.removeprefix("http://")
+        (self.place / "registries.conf").write_text(_MIRROR.format(location=location))
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start the daemon and wait until it answers."""
         with (self.place / "crio.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._crio, "--config", f"{self.place}/crio.conf", "--config-dir", ""],
+                [
+                    *(self._program, "--config", f"{self.place}/crio.conf", "--config-dir", ""),
+                    *("--registries-conf", f"{self.place}/registries.conf"),
+                    *("--registries-conf-dir", f"{self.place}/hooks"),  # empty: nothing of this host counts
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + 30
-        while self.run("version").returncode:
-            assert self._process.poll() is None, (self.place / "crio.log").read_text()
-            assert time.monotonic() < deadline, "CRI-O does not answer"
-        return self
+        deadline = time.monotonic() + _TIMEOUT
+        while not self._answers():
+            assert self._process.poll() is None, self.read_log()
+            assert time.monotonic() < deadline, f"CRI-O does not answer: {self.read_log()}"
 
-    def __exit__(self, *_failure: object) -> None:
-        self.run("rmp", "--force", "--all")
+    def _answers(self) -> bool:
+        command = [require_program("cri-tools", "crictl"), "--runtime-endpoint", self.address, "version"]
+        return subprocess.run(command, capture_output=True, check=False, timeout=_TIMEOUT).returncode == 0
+
+    def read_log(self) -> str:
+        """Return the end of what CRI-O said."""
+        return (self.place / "crio.log").read_text(errors="replace")[-4000:]
+
+    def stop(self) -> None:
+        """End the daemon as a service's stop does; the pods go on."""
         assert self._process is not None
         self._process.terminate()
-        self._process.wait(30)
+        self._process.wait(_TIMEOUT)
+
+    def kill(self) -> None:
+        """End the daemon as a crash does."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(_TIMEOUT)
+
+    def __exit__(self, *_failure: object) -> None:
+        self.stop()
+        self._registry.__exit__()
         subprocess.run(["umount", f"{self.place}/root/overlay"], check=False, capture_output=True, timeout=_TIMEOUT)
-
-    def run(self, *words: str, stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
-        """Run crictl to its end."""
-        command = [self._crictl, "--runtime-endpoint", f"unix://{self.place}/s", "--timeout", "100s", *words]
-        return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
-
-    def succeed(self, *words: str, stdin: str | None = None) -> str:
-        done = self.run(*words, stdin=stdin)
-        assert done.returncode == 0, (words, done, (self.place / "crio.log").read_text()[-2000:])
-        return done.stdout.strip()
-
-    def write(self, name: str, value: dict[str, Any]) -> str:
-        """Write one of crictl's descriptions and return its path."""
-        path = self.place / name
-        path.write_text(json.dumps(value))
-        return str(path)
-
-    def wait_until_clean(self, word: str) -> set[str]:
-        """Return what stays on this host with `word` in its name: CRI-O does not wait for the shim's own end."""
-        return leaks.wait_until_clean(word, Path("/run/kata"))
+        shutil.rmtree(self.place / "root", ignore_errors=True)

@@ -1,53 +1,204 @@
 """CRI-O runs pods in VMs by the shim, seen with crictl."""
 
-import json
+import os
 import platform
-import secrets
-import shutil
-import tempfile
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from containerd.images import IMAGE
-from crio.daemon import Crio
-from engine_fixtures import guest_image
-
-__all__ = ["guest_image"]
+from crio.crictl import CrioCrictl
+from podman.engine import Terminal
 
 
 @pytest.fixture(scope="module")
-def crio(guest_image: Path) -> Iterator[Crio]:
-    place = Path(tempfile.mkdtemp(prefix="kata-o-"))
-    try:
-        with Crio(place, guest_image, f"o{secrets.token_hex(4)}") as crio:
-            yield crio
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+def pod(crictl: CrioCrictl) -> Iterator[str]:
+    """A pod that the module's tests share."""
+    with crictl.hold_pod(hostname="the-pod") as pod:
+        yield pod
 
 
-def test_a_pod_of_cri_o_lives_in_a_vm_and_nothing_is_left_of_it(crio: Crio) -> None:
-    metadata = {"name": crio.token, "uid": crio.token, "namespace": "default", "attempt": 1}
-    pod_file = crio.write("pod.json", {"metadata": metadata, "log_directory": f"{crio.place}/log", "linux": {}})
-    command = ["/bin/sh", "-c", "echo hello; trap 'exit 7' TERM; while :; do sleep 0.1; done"]
-    described = {"metadata": {"name": "web"}, "image": {"image": IMAGE}, "command": command, "log_path": "web.log"}
-    container_file = crio.write("container.json", {**described, "linux": {}})
+@pytest.fixture(scope="module")
+def sleeper(crictl: CrioCrictl, pod: str) -> str:
+    """A container that waits, shared by the tests that do not end it."""
+    return crictl.start(pod, "sleep", "100000")
 
-    pod = crio.succeed("runp", "--runtime", "kata", pod_file)
-    container = crio.succeed("create", pod, container_file, pod_file)
-    crio.succeed("start", container)
-    assert crio.succeed("exec", "--sync", container, "uname", "-r") != platform.release()
-    assert crio.succeed("exec", "--interactive", container, "cat", stdin="data") == "data"
-    assert crio.run("exec", "--sync", container, "sh", "-c", "exit 3").returncode != 0
-    assert crio.succeed("logs", container) == "hello"
-    [shown] = json.loads(crio.succeed("stats", "--all", "--output", "json"))["stats"]
-    assert int(shown["memory"]["workingSetBytes"]["value"]) > 0
-    crio.succeed("stop", "--timeout", "10", container)
-    assert json.loads(crio.succeed("inspect", container))["status"]["exitCode"] == 7
-    crio.succeed("rm", container)
-    crio.succeed("stopp", pod)
-    crio.succeed("rmp", pod)
 
-    left = {line for line in crio.wait_until_clean(pod) if pod in line}
-    assert not left
+def test_a_pod_is_a_vm_with_its_own_kernel_and_name(crictl: CrioCrictl, sleeper: str) -> None:
+    kernel, name = crictl.execute(sleeper, "sh", "-c", "uname -r; hostname").out.split()
+
+    assert kernel != platform.release()
+    assert name == "the-pod"
+
+
+def test_the_containers_of_a_pod_share_a_vm(crictl: CrioCrictl, pod: str, sleeper: str) -> None:
+    other = crictl.start(pod, "sleep", "1000")
+    boots = {crictl.execute(name, "cat", "/proc/sys/kernel/random/boot_id").out for name in (sleeper, other)}
+    crictl.succeed("rm", "--force", other)
+
+    assert len(boots) == 1
+    assert crictl.find_state(sleeper) == "CONTAINER_RUNNING"
+
+
+def test_a_container_that_ends_shows_its_code_and_its_output_in_the_log(crictl: CrioCrictl, pod: str) -> None:
+    container = crictl.start(pod, "sh", "-c", "echo to-the-log; echo wrong >&2; exit 3")
+
+    assert crictl.wait_for_end(container)["exitCode"] == 3
+    done = crictl.run("logs", container)
+    assert (done.out, "wrong\n" in done.err) == ("to-the-log\n", True)
+    crictl.succeed("rm", container)
+
+
+def test_a_stop_gives_the_container_time_to_end_by_itself(crictl: CrioCrictl, pod: str) -> None:
+    container = crictl.start(pod, "sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done")
+    _wait_for_log(crictl, container, "ready")
+    crictl.succeed("stop", "--timeout", "60", container)
+
+    assert crictl.wait_for_end(container)["exitCode"] == 7
+    crictl.succeed("rm", container)
+
+
+def test_a_container_that_heeds_no_signal_is_killed_after_the_grace(crictl: CrioCrictl, pod: str) -> None:
+    container = crictl.start(pod, "sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done")
+    _wait_for_log(crictl, container, "ready")
+    crictl.succeed("stop", "--timeout", "1", container)
+
+    assert crictl.wait_for_end(container)["exitCode"] == 137
+    crictl.succeed("rm", container)
+
+
+def test_exec_gives_output_input_and_failure(crictl: CrioCrictl, sleeper: str) -> None:
+    done = crictl.execute(sleeper, "sh", "-c", "cat; echo wrong >&2; exit 5", flags=("-i",), stdin="hello\n")
+
+    assert (done.out, done.code != 0) == ("hello\n", True)
+    assert "wrong" in done.err
+    assert "code 5" in done.err
+
+
+def test_exec_sync_gives_output_and_ends_at_its_timeout(crictl: CrioCrictl, sleeper: str) -> None:
+    assert crictl.execute(sleeper, "echo", "text", flags=("-s",)).out.strip() == "text"
+
+    late = crictl.execute(sleeper, "sleep", "4321", flags=("-s", "--timeout", "1"))
+
+    assert late.code != 0
+    assert "4321" not in crictl.execute(sleeper, "ps").out
+
+
+def test_exec_on_a_terminal_can_be_typed_at(crictl: CrioCrictl, sleeper: str) -> None:
+    with Terminal(command=crictl.command("exec", "-it", sleeper, "sh"), rows=33, columns=99) as terminal:
+        terminal.type("echo in$((3))\n")
+        terminal.expect("in3")
+        terminal.type("exit\n")
+
+        assert terminal.wait() == 0
+
+
+def test_attach_reaches_the_containers_own_input(crictl: CrioCrictl, pod: str) -> None:
+    container = crictl.start(pod, "sh", stdin=True, stdin_once=True)
+    done = crictl.run("attach", "-i", container, stdin="echo attached; exit 4\n")
+
+    assert done.out == "attached\n"
+    assert crictl.wait_for_end(container)["exitCode"] == 4
+    crictl.succeed("rm", container)
+
+
+def test_statistics_are_those_of_the_guest(crictl: CrioCrictl, sleeper: str) -> None:
+    [shown] = crictl.read("stats", "--id", sleeper)["stats"]
+
+    assert int(shown["cpu"]["usageCoreNanoSeconds"]["value"]) > 0
+    assert 0 < int(shown["memory"]["workingSetBytes"]["value"]) < 512 << 20
+
+
+def test_an_update_changes_the_limits_in_the_guest(crictl: CrioCrictl, sleeper: str) -> None:
+    crictl.succeed("update", "--memory", str(100 << 20), "--cpu-quota", "50000", "--cpu-period", "100000", sleeper)
+
+    show = "cd /sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); cat memory.max cpu.max"
+    shown = crictl.execute(sleeper, "sh", "-c", show)
+    assert shown.out.split() == [str(100 << 20), "50000", "100000"], shown
+
+
+def test_a_container_that_runs_out_of_memory_is_shown_as_such(crictl: CrioCrictl, pod: str) -> None:
+    linux = {"resources": {"memory_limit_in_bytes": 32 << 20}}
+    container = crictl.start(pod, "tail", "/dev/zero", linux=linux)
+    status = crictl.wait_for_end(container)
+
+    assert (status["exitCode"], status["reason"]) == (137, "OOMKilled")
+    crictl.succeed("rm", container)
+
+
+def test_a_privileged_container_sees_no_device_of_the_host(crictl: CrioCrictl) -> None:
+    security = {"security_context": {"privileged": True}}
+    with crictl.hold_pod(linux=security) as pod:
+        container = crictl.start(pod, "sleep", "1000", linux=security)
+
+        assert crictl.execute(container, "find", "/dev", "-type", "b").out == ""
+        assert crictl.execute(container, "mount", "-t", "tmpfs", "none", "/tmp").code == 0
+
+
+def test_a_pod_has_the_address_that_the_network_plugin_gave(crictl: CrioCrictl, pod: str) -> None:
+    address = crictl.read("inspectp", pod)["status"]["network"]["ip"]
+    serve = "mkdir /www; echo from the pod > /www/index.html; exec httpd -f -p 80 -h /www"
+    server = crictl.start(pod, "sh", "-c", serve)
+    deadline = time.monotonic() + 60
+    while ":80 " not in crictl.execute(server, "netstat", "-ltn").out:
+        assert time.monotonic() < deadline, "the server does not listen"
+    with urllib.request.urlopen(f"http://{address}/", timeout=60) as answer:
+        assert answer.read() == b"from the pod\n"
+    crictl.succeed("rm", "--force", server)
+
+
+def test_volumes_of_the_host_are_shared_both_ways(crictl: CrioCrictl, pod: str, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("from the host\n")
+    mounts = [{"host_path": str(tmp_path), "container_path": "/volume"}]
+    container = crictl.start(pod, "sh", "-c", "cp /volume/in /volume/out", mounts=mounts)
+
+    assert crictl.wait_for_end(container)["exitCode"] == 0
+    crictl.succeed("rm", container)
+    assert (tmp_path / "out").read_text() == "from the host\n"
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_pods_go_on_without_cri_o_and_are_managed_by_the_next_one(crictl: CrioCrictl, end: str) -> None:
+    with crictl.hold_pod() as pod:
+        container = crictl.start(pod, "sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done")
+        _wait_for_log(crictl, container, "ready")
+        machine = crictl.find_process(pod, "qemu-system")
+        getattr(crictl.crio, end)()
+        crictl.crio.start()
+
+        assert crictl.find_process(pod, "qemu-system") == machine
+        assert crictl.find_state(container) == "CONTAINER_RUNNING"
+        assert crictl.execute(container, "echo", "still here", flags=("-s",)).out.strip() == "still here"
+        assert int(crictl.read("stats", "--id", container)["stats"][0]["memory"]["workingSetBytes"]["value"]) > 0
+        crictl.succeed("stop", "--timeout", "60", container)
+        assert crictl.wait_for_end(container)["exitCode"] == 7
+    assert not crictl.wait_until_gone(pod)
+
+
+def test_a_pod_whose_vm_was_killed_is_shown_as_ended_and_can_be_removed(crictl: CrioCrictl) -> None:
+    with crictl.hold_pod() as pod:
+        container = crictl.start(pod, "sleep", "1000")
+        os.kill(crictl.find_process(pod, "qemu-system"), 9)
+
+        assert crictl.wait_for_end(container)["exitCode"] != 0
+        crictl.succeed("stopp", pod)
+        crictl.succeed("rmp", pod)
+    assert not crictl.wait_until_gone(pod)
+
+
+def test_nothing_is_left_of_a_pod_that_was_removed(crictl: CrioCrictl) -> None:
+    with crictl.hold_pod() as pod:
+        container = crictl.start(pod, "sleep", "1000")
+        assert crictl.find_process(pod, "qemu-system")
+
+    assert not crictl.wait_until_gone(pod)
+    assert not crictl.wait_until_gone(container)
+    assert crictl.run("inspectp", pod).code != 0
+
+
+def _wait_for_log(crictl: CrioCrictl, container: str, text: str) -> None:
+    deadline = time.monotonic() + 60
+    while text not in crictl.run("logs", container).out:
+        assert time.monotonic() < deadline, f"{text!r} is not in the log of {container}"

@@ -66,7 +66,7 @@ class Sandbox:
         durations: Durations | None = None,
         files: HostFiles | None = None,
     ) -> None:
-        """`on_oom` is told each container that ran out of memory; by default a file `oom` in its bundle is.
+        """`on_oom` is told each container that ran out of memory, after a file `oom` was made in its bundle.
 
         `namespace` is containerd's: ids are unique within one. `durations` counts the calls that come to this daemon.
         `files` finds the host's files; by default it looks from the containers' stand-ins.
@@ -84,7 +84,7 @@ class Sandbox:
         self._attachments = attachments
         self._files = files or HostFiles()
         self._log = log
-        self._on_oom = on_oom or _leave_word_of_oom
+        self._on_oom = on_oom
         self._state = SandboxState.CREATED
         self.durations = durations or Durations()
         self.management = Management(self, log)
@@ -203,7 +203,11 @@ class Sandbox:
         with suppress(KataError, OSError):
             while True:
                 container = self.containers.get(await vm.guest.wait_oom())
-                if container is not None:
+                if container is None:
+                    continue
+                with suppress(OSError):  # its bundle may be gone already
+                    _leave_word_of_oom(container)
+                if self._on_oom is not None:
                     self._on_oom(container)
 
     async def create_container(self, container_id: str, bundle: str, pid: int) -> None:
