@@ -1,6 +1,7 @@
 """A pod's network as a plug-in makes it: a namespace with a veth, whose other end is in a namespace of a peer."""
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -60,6 +61,43 @@ class PodNet:
                 return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
         finally:
             os.close(namespace)
+
+    def find_peer_link(self, address: str) -> str:
+        """Return the name of the peer's link with an address: the host's end of a veth."""
+        return next(
+            str(row["ifname"])
+            for row in read_ip("-n", self.peer, "addr")
+            if address in {known["local"] for known in row["addr_info"]}
+        )
+
+    @contextlib.contextmanager
+    def enforce(self, chains: str) -> Iterator[None]:
+        """Have these chains of nftables in the peer's namespace during the block, in the table `inet pod`."""
+        if shutil.which("nft") is None:
+            pytest.skip("NO nftables: no network policy can be made; run tools/install-host-packages test")
+        self._run_nft("-f", "-", stdin=f"table inet pod {{\n{chains}\n}}\n")
+        try:
+            yield
+        finally:
+            self._run_nft("delete", "table", "inet", "pod")
+
+    def count_dropped(self) -> list[int]:
+        """Return the packets that each counter of the policy has seen, in the order of its rules."""
+        table = json.loads(self._run_nft("-j", "list", "table", "inet", "pod"))["nftables"]
+        parts = [part for row in table if "rule" in row for part in row["rule"]["expr"]]
+        return [part["counter"]["packets"] for part in parts if "counter" in part]
+
+    def _run_nft(self, *words: str, stdin: str = "") -> str:
+        done = subprocess.run(
+            ["ip", "netns", "exec", self.peer, "nft", *words],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        assert done.returncode == 0, f"nft {' '.join(words)}: {done.stderr}"
+        return done.stdout
 
     def list_links(self) -> set[str]:
         """Return the names of the links in the pod's namespace."""

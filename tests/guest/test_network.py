@@ -99,6 +99,40 @@ def test_the_guest_sends_a_large_body_to_its_peer(networked: Container, net: Pod
         send.communicate(timeout=20)
 
 
+def test_a_policy_of_nftables_on_the_hosts_veth_is_honoured_both_ways_and_changes_count_at_once(
+    networked: Container, net: PodNet
+) -> None:
+    veth = net.find_peer_link("10.5.0.1")
+    policy = f"""
+        chain from_pod {{
+            type filter hook input priority 0; policy accept;
+            iifname "{veth}" tcp dport 7001 counter drop
+        }}
+        chain to_pod {{
+            type filter hook output priority 0; policy accept;
+            oifname "{veth}" tcp dport 8081 counter drop
+        }}
+    """
+
+    def dial_peer(port: int) -> bool:
+        return networked.execute("nc", "-w", "3", "10.5.0.1", str(port), "-e", "true").code == 0
+
+    def dial_guest(port: int) -> bool:
+        return net.run_peer("nc", "-w", "3", "10.5.0.2", str(port), "-e", "true").returncode == 0
+
+    networked.ask("sh", "-c", "httpd -h / -p 8080; httpd -h / -p 8081")
+    try:
+        with net.listen(7001), net.listen(7002):
+            with net.enforce(policy):
+                assert [dial_peer(7001), dial_peer(7002)] == [False, True]
+                assert [dial_guest(8081), dial_guest(8080)] == [False, True]
+                assert all(net.count_dropped())
+            assert dial_peer(7001)
+            assert dial_guest(8081)
+    finally:
+        networked.ask("killall", "httpd")
+
+
 def test_packets_as_large_as_the_mtu_pass_and_larger_ones_pass_in_fragments(networked: Container) -> None:
     fits = str(MTU - 28)
 
