@@ -99,6 +99,16 @@ class PodNet:
         assert done.returncode == 0, f"nft {' '.join(words)}: {done.stderr}"
         return done.stdout
 
+    def redirect(self, source: str, target: str) -> None:
+        """Send out of a link of the pod's namespace whatever comes in at another, as an operator would."""
+        everything = ("protocol", "all", "u32", "match", "u32", "0", "0")
+        action = ("action", "mirred", "egress", "redirect", "dev", target)
+        for words in (
+            ("qdisc", "add", "dev", source, "ingress"),
+            ("filter", "add", "dev", source, "parent", "ffff:", *everything, *action),
+        ):
+            subprocess.run(["tc", "-n", self.pod, *words], check=True, capture_output=True, timeout=10)
+
     def list_links(self) -> set[str]:
         """Return the names of the links in the pod's namespace."""
         return {row["ifname"] for row in read_ip("-n", self.pod, "link")}

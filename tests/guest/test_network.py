@@ -211,6 +211,26 @@ def test_a_link_too_many_is_refused_at_start_and_taken_when_another_makes_room(e
         assert not net.list_ingress()
 
 
+def test_the_model_none_leaves_the_tap_to_be_connected_by_others(engine: Engine) -> None:
+    engine.configure('[runtime]\ninternetworking_model = "none"\n')
+    try:
+        with make_pod_network(f"{engine.token}-none") as net:
+            with engine.hold("sleep", "1000", change=combine(net.join, grant(*ALL_CAPABILITIES))) as held:
+                assert net.list_links() == {"lo", "eth0", "tap0_kata"}
+                assert not net.list_ingress()
+                assert "inet 10.5.0.2/24 " in held.ask("ip", "addr", "show", "eth0")
+                assert held.execute("ping", "-c", "1", "-W", "1", "10.5.0.1").code != 0
+
+                net.redirect("eth0", "tap0_kata")
+                net.redirect("tap0_kata", "eth0")
+                held.ask("ping", "-c", "1", "-W", "5", "10.5.0.1")
+
+            assert net.list_links() == {"lo", "eth0"}
+            assert net.list_ingress() == {"eth0"}
+    finally:
+        engine.configure("")
+
+
 def test_nothing_is_left_in_the_namespace_after_delete(engine: Engine) -> None:
     with make_pod_network(f"{engine.token}-gone") as net:
         with engine.hold("sleep", "1000", change=net.join):

@@ -212,7 +212,6 @@ RUNTIME: dict[str, Foreign] = {
     "name": _vital("str", "the only kind of runtime is virt_container", "virt_container"),
     "hypervisor_name": _vital("str", "there is a driver for qemu only", "qemu"),
     "agent_name": _vital("str", "the agent is kata", "kata"),
-    "internetworking_model": _vital("str", "the only model is tcfilter", "tcfilter"),
     "disable_new_netns": _vital("bool", "QEMU always runs in the pod's network namespace"),
     "sandbox_cgroup_only": _exactly("bool", "all processes of a pod are in its cgroup", True),
     "static_sandbox_resource_mgmt": _exactly("bool", _STATIC, True),

@@ -26,12 +26,14 @@ class Plug(NamedTuple):
 class PodConnection:
     """Connects the links of the calling thread's namespace, which it keeps to wherever it is called from later.
 
+    Not `redirects`, the taps are made and set up, and what connects them to the links is somebody else's.
     `close` closes descriptors. What is in the kernel goes by itself with the VMM (taps), or by `disconnect`.
     """
 
-    def __init__(self, sandbox: str) -> None:
+    def __init__(self, sandbox: str, *, redirects: bool = True) -> None:
         self.layout = PodLayout((), (), ())
         self._sandbox = sandbox
+        self._redirects = redirects
         self._netlink: Netlink = open_netlink()
         self._plugs: list[Plug] = []
         self._connected: list[int] = []
@@ -59,7 +61,8 @@ class PodConnection:
     def withdraw(self) -> None:
         """Undo the connections whose taps no VMM has taken, so that `connect` makes them again."""
         for plug in self._plugs:
-            self._netlink.run(delete_ingress(plug.endpoint.link.ifindex), unless=NOT_CONNECTED)
+            if self._redirects:
+                self._netlink.run(delete_ingress(plug.endpoint.link.ifindex), unless=NOT_CONNECTED)
             self._connected.remove(plug.endpoint.link.ifindex)
         self.close_taps()
 
@@ -70,7 +73,8 @@ class PodConnection:
             tap = self._netlink.ask(get_link(name=name), parse_link)[0].ifindex
             self._netlink.run(withhold_ipv6_address(tap), unless=_NO_IPV6)
             self._netlink.run(change_link(tap, mtu=endpoint.link.mtu, up=True))
-            connect_links(self._netlink, endpoint.link, tap, self._sandbox)
+            if self._redirects:
+                connect_links(self._netlink, endpoint.link, tap, self._sandbox)
         except BaseException:
             _close_plug(plug)
             raise

@@ -137,7 +137,7 @@ class Sandbox:
         ports = 0
         if namespace is not None:
             with self.timeline.measure("network"):
-                cards = self.network.join(namespace)
+                cards = self.network.join(namespace, self._config.runtime.internetworking_model)
             ports = self._config.hypervisor.pcie_root_port if self.network.awaits_links else 0
         vm = await start_vm(site, size, cards, ports)
         self._vm = vm

@@ -80,7 +80,6 @@ def test_no_option_is_both_known_and_without_effect() -> None:
         ("hypervisor.qemu", "disable_guest_selinux", False),
         ("agent.kata", "policy", "package agent_policy"),
         ("runtime", "emptydir_mode", "block-encrypted"),
-        ("runtime", "internetworking_model", "none"),
         ("runtime", "experimental", ["force_guest_pull"]),
         ("runtime", "hypervisor_name", "clh"),
     ],
