@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from engine import Change, Engine
+from engine import Change, Container, Engine
 
 _PREFIX = "io.katacontainers.config.hypervisor."
 
@@ -53,3 +53,22 @@ def test_an_annotation_that_nobody_opened_refuses_the_container_and_leaves_nothi
     assert result.code != 0
     assert f"{_PREFIX}default_memory is not enabled" in result.err
     assert "enable_annotations" in result.err
+
+
+def test_a_limit_too_small_to_run_with_is_refused_with_the_least_and_leaves_nothing(engine: Engine) -> None:
+    def change(spec: dict[str, Any]) -> None:
+        spec["linux"]["resources"]["memory"] = {"limit": 300 << 10}
+
+    result = engine.run_container("true", change=change, name="small")
+
+    assert result.code != 0
+    assert "-small cannot run with a memory limit of 307200 bytes" in result.err
+    assert "the least is 1 MiB" in result.err
+
+
+def test_an_update_to_a_limit_too_small_is_refused_and_the_container_goes_on(engine: Engine, pod: Container) -> None:
+    with engine.hold("sleep", "1000", pod=pod.id) as held:
+        result = engine.run("update", "--memory", "65536", held.id)
+        assert result.code != 0
+        assert f"container {held.id} cannot run with a memory limit of 65536 bytes" in result.err
+        assert held.find_status() == "running"

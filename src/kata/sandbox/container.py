@@ -23,6 +23,7 @@ from kata.errors import (
 from kata.protocol.messages import agent as wire
 from kata.protocol.messages import oci
 from kata.protocol.oci.document import load_message
+from kata.resources.size import check_memory_limit
 from kata.sandbox import store
 from kata.sandbox.attach import Attached
 from kata.sandbox.guest import Guest
@@ -247,6 +248,7 @@ class Container:
 
     async def update(self, resources: dict[str, Any]) -> None:
         self._require(Status.RUNNING, Status.CREATED, Status.PAUSED)
+        check_memory_limit(self.id, resources)
         message = load_message(oci.LinuxResources, resources, "resources")
         await self._guest.update_container(wire.UpdateContainerRequest(container_id=self.id, resources=message))
 

@@ -18,7 +18,7 @@ from kata.observe.timeline import Timeline
 from kata.protocol.messages import agent as wire
 from kata.resources.cgroup import create_cgroup, drop_cgroup, join_cgroup, leave_cgroup
 from kata.resources.host import measure_host
-from kata.resources.size import size_vm
+from kata.resources.size import check_memory_limit, find_resources, size_vm
 from kata.sandbox import store
 from kata.sandbox.attach import Attachments
 from kata.sandbox.clock import GuestClock
@@ -237,6 +237,7 @@ class Sandbox:
         creation.result()
 
     async def _create_reserved(self, container_id: str, bundle: str, pid: int) -> None:
+        check_memory_limit(container_id, find_resources(read_bundle(bundle).spec))  # no need to wait for that
         vm = await self.wait_started()
         seconds = self._config.runtime.create_container_timeout
         try:

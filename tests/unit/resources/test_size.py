@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from kata.config.model import GUEST_OVERHEAD_MIB, LEAST_MEMORY_MIB, HypervisorConfig
 from kata.errors import ConfigError, UsageError
 from kata.resources.host import HostSize, measure_host
-from kata.resources.size import VmSize, size_vm
+from kata.resources.size import LEAST_LIMIT_MIB, VmSize, check_memory_limit, size_vm
 
 _HOST = HostSize(cpus=8, memory_mib=16384)
 _CONFIG = HypervisorConfig(default_vcpus=3, default_memory=1000)
@@ -66,6 +66,19 @@ def test_a_limit_is_rounded_up_and_the_guests_own_needs_come_on_top() -> None:
 def test_what_is_no_64_bit_integer_is_refused_by_its_name(limits: dict[str, Any], name: str) -> None:
     with pytest.raises(UsageError, match=f"linux.resources.{name} is"):
         _size(**limits)
+
+
+def test_a_limit_with_which_no_container_runs_is_refused_by_name_with_the_least() -> None:
+    with pytest.raises(
+        UsageError, match=r"container c1 .* limit of 65536 bytes \(the least is 1 MiB \(1048576 bytes\)\)"
+    ):
+        check_memory_limit("c1", {"memory": {"limit": 65536}})
+
+
+@pytest.mark.parametrize("limit", [None, -1, 0, LEAST_LIMIT_MIB << 20, (1 << 63) - 1])
+def test_a_limit_with_which_a_container_can_run_is_left_to_it(limit: int | None) -> None:
+    check_memory_limit("c1", {"memory": {"limit": limit}})
+    check_memory_limit("c1", {})
 
 
 def _size_pod(annotations: dict[str, Any], config: HypervisorConfig = _CONFIG) -> VmSize:
