@@ -282,6 +282,14 @@ def test_a_memory_limit_holds(busybox: str) -> None:
 
 
 @in_a_vm
+@in_a_vm
+def test_a_container_that_takes_more_memory_than_it_may_is_told_to_be_killed_for_that(busybox: str) -> None:
+    hog = ("dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1")
+    with running("--memory", "24m", "--memory-swap", "24m", busybox, *hog) as name:
+        assert podman("wait", name).out == "137"
+        assert podman("inspect", "--format", "{{.State.OOMKilled}}", name).out == "true"
+
+
 def test_processors_asked_for_are_those_of_the_guest(busybox: str) -> None:
     assert run("--cpus", "2", busybox, "nproc").out == "2"
 
