@@ -3,11 +3,11 @@
     critest.py [--focus PATTERN] HANDLER…          HANDLER is kata or runc
     critest.py --report FILE HANDLER               take the JSON report of a run that was made by hand
 
-critest is on no package registry: tools/build-peer builds it from a checkout of its sources, and tests/peers.py says
-where it is looked for. Its images are made of Debian packages and come from a registry on loopback.
-Everything runs in mount and network namespaces of its own. Needs root. A spec that takes longer than _SPEC_TIMEOUT is
-interrupted and counts as failed; those that it kept from running are run after it. The exit code is 1 when a spec fails
-that critest.toml does not explain, and 77 when critest or what it needs is missing.
+tools/build-peer builds critest, and tests/peers.py says where it is looked for. Its images are made of Debian
+packages and come from a registry on loopback. Everything runs in mount and network namespaces of its own. Needs root.
+A spec that takes longer than _SPEC_TIMEOUT is interrupted and counts as failed; those that it kept from running are run
+after it. The exit code is 1 when a spec fails that critest.toml does not explain, and 77 when critest or what it needs
+is missing.
 """
 
 import argparse
