@@ -211,6 +211,23 @@ def test_a_link_too_many_is_refused_at_start_and_taken_when_another_makes_room(e
         assert not net.list_ingress()
 
 
+def test_a_card_has_a_queue_for_each_processor_when_so_configured(engine: Engine) -> None:
+    engine.configure("default_vcpus = 2\nnetwork_queues = 4\n")
+    try:
+        with (
+            make_pod_network(f"{engine.token}-queues") as net,
+            engine.hold("sleep", "1000", change=combine(net.join, grant(*ALL_CAPABILITIES))) as held,
+        ):
+            queues = set(held.ask("ls", "/sys/class/net/eth0/queues").split())
+            processors = int(held.ask("nproc"))  # 2, or 1 on a host with one
+            assert queues == {f"{way}-{number}" for way in ("rx", "tx") for number in range(processors)}
+            held.ask("ping", "-c", "1", "-W", "5", "10.5.0.1")
+            answer = net.run_peer("ping", "-c", "1", "-W", "5", "10.5.0.2")
+            assert answer.returncode == 0, answer
+    finally:
+        engine.configure("")
+
+
 def test_the_model_none_leaves_the_tap_to_be_connected_by_others(engine: Engine) -> None:
     engine.configure('[runtime]\ninternetworking_model = "none"\n')
     try:

@@ -128,7 +128,6 @@ HYPERVISOR: dict[str, Foreign] = {
     "disable_nesting_checks": _exactly("bool", "there are no such checks", True, False),
     "disable_nested_virtualization": _vital("bool", "it is not implemented for QEMU"),
     "disable_vhost_net": _exactly("bool", "QEMU itself moves the network's packets", True),
-    "network_queues": _ignored("int", "network cards have one queue", 1),
     "rx_rate_limiter_max_rate": _ignored("int", _RATE),
     "tx_rate_limiter_max_rate": _ignored("int", _RATE),
     "net_rate_limiter_bw_max_rate": _ignored("int", _RATE),

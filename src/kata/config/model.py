@@ -58,6 +58,8 @@ class HypervisorConfig(NamedTuple):
     """Requests under way at once in the shared file system."""
     pcie_root_port: Annotated[int, Range(0, 15, "ports")] = 2
     """How many network interfaces may come between `create` and `start`, to a VM that is created without any."""
+    network_queues: Annotated[int, Range(0, 256, "queues")] = 1
+    """Pairs of queues of each network card, at most one for each virtual processor; 0 counts as 1."""
     reclaim_guest_freed_memory: bool = False
     """Give memory that the guest freed back to the host."""
     guest_hook_path: Annotated[str, Path()] = ""

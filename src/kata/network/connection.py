@@ -26,13 +26,15 @@ class Plug(NamedTuple):
 class PodConnection:
     """Connects the links of the calling thread's namespace, which it keeps to wherever it is called from later.
 
-    Not `redirects`, the taps are made and set up, and what connects them to the links is somebody else's.
+    Each tap has this many `queues`. Not `redirects`, the taps are made and set up, and what connects them to the links
+    is somebody else's.
     `close` closes descriptors. What is in the kernel goes by itself with the VMM (taps), or by `disconnect`.
     """
 
-    def __init__(self, sandbox: str, *, redirects: bool = True) -> None:
+    def __init__(self, sandbox: str, *, queues: int = 1, redirects: bool = True) -> None:
         self.layout = PodLayout((), (), ())
         self._sandbox = sandbox
+        self._queues = queues
         self._redirects = redirects
         self._netlink: Netlink = open_netlink()
         self._plugs: list[Plug] = []
@@ -68,7 +70,7 @@ class PodConnection:
 
     def _connect_endpoint(self, endpoint: Endpoint) -> Plug:
         name = name_tap(len(self._connected))
-        plug = Plug(endpoint, open_tap(name))
+        plug = Plug(endpoint, open_tap(name, self._queues))
         try:
             tap = self._netlink.ask(get_link(name=name), parse_link)[0].ifindex
             self._netlink.run(withhold_ipv6_address(tap), unless=_NO_IPV6)

@@ -46,10 +46,11 @@ class SandboxNetwork:
         self._is_settled = True
         self.awaits_links = False
 
-    def join(self, namespace: PodNamespace, model: str) -> list[NetDevice]:
+    def join(self, namespace: PodNamespace, model: str, queues: int) -> list[NetDevice]:
         """Move this process into the namespace and make a network card of each link in it.
 
-        `model` is that of the configuration: with `none` the taps of the cards are connected to nothing.
+        `model` is that of the configuration: with `none` the taps of the cards are connected to nothing. A card has
+        this many pairs of `queues`.
         The descriptor is closed. Raise HostError, or StateError where another VM is connected there. The cards lend
         their descriptors until `close_taps`.
         """
@@ -61,7 +62,7 @@ class SandboxNetwork:
                 record_resource(self._directory, Kind.NETWORK, f"{inode} {self._sandbox} {namespace.path}")
         finally:
             os.close(namespace.descriptor)
-        self._connection = PodConnection(self._sandbox, redirects=model == "tcfilter")
+        self._connection = PodConnection(self._sandbox, queues=queues, redirects=model == "tcfilter")
         cards = [_describe_card(plug) for plug in self._connection.connect()]
         self.awaits_links = not cards
         return cards

@@ -137,7 +137,8 @@ class Sandbox:
         ports = 0
         if namespace is not None:
             with self.timeline.measure("network"):
-                cards = self.network.join(namespace, self._config.runtime.internetworking_model)
+                queues = max(1, min(self._config.hypervisor.network_queues, size.vcpus))
+                cards = self.network.join(namespace, self._config.runtime.internetworking_model, queues)
             ports = self._config.hypervisor.pcie_root_port if self.network.awaits_links else 0
         vm = await start_vm(site, size, cards, ports)
         self._vm = vm
