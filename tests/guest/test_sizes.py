@@ -1,11 +1,14 @@
 """How big a VM is, and what of it a pod may say: from the annotations of a bundle to what the guest sees."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine import Change, Container, Engine
+from kata.sandbox.ledger import Kind, list_resources
 
 _PREFIX = "io.katacontainers.config.hypervisor."
 
@@ -23,6 +26,33 @@ def _opened(engine: Engine) -> Iterator[None]:
     engine.configure('enable_annotations = ["default_memory"]\n')
     yield
     engine.configure("")
+
+
+@pytest.fixture
+def _pinning(engine: Engine) -> Iterator[None]:
+    """A configuration that pins vCPUs."""
+    engine.configure("[runtime]\nenable_vcpus_pinning = true\n")
+    yield
+    engine.configure("")
+
+
+def list_vcpu_affinities(engine: Engine, sandbox: str) -> list[set[int]]:
+    """Return the host's processors on which each vCPU of a VM may run."""
+    processes = [
+        value.split()[0]
+        for kind, value in list_resources(str(engine.root / "sandboxes" / sandbox))
+        if kind == Kind.PROCESS
+    ]
+    threads = [int(task.name) for pid in processes for task in Path(f"/proc/{pid}/task").glob("*") if is_vcpu(task)]
+    return [os.sched_getaffinity(thread) for thread in threads]
+
+
+def is_vcpu(task: Path) -> bool:
+    """Say whether a thread is a vCPU: QEMU names those `CPU 0/TCG` and so on."""
+    try:
+        return (task / "comm").read_text().startswith("CPU ")
+    except OSError:  # a helper of QEMU's that has ended just now
+        return False
 
 
 def find_memory(engine: Engine, change: Change) -> int:
@@ -72,3 +102,18 @@ def test_an_update_to_a_limit_too_small_is_refused_and_the_container_goes_on(eng
         assert result.code != 0
         assert f"container {held.id} cannot run with a memory limit of 65536 bytes" in result.err
         assert held.find_status() == "running"
+
+
+@pytest.mark.usefixtures("_pinning")
+def test_a_vcpu_stays_on_the_processor_of_the_cpuset_and_is_let_go_when_there_are_none(engine: Engine) -> None:
+    allowed = os.sched_getaffinity(0)
+    one = max(allowed)
+
+    def change(spec: dict[str, Any]) -> None:
+        spec["linux"]["resources"]["cpu"] = {"cpus": str(one)}
+
+    with engine.hold("sleep", "1000", change=change) as held:
+        assert list_vcpu_affinities(engine, held.id) == [{one}]
+        # More processors than vCPUs, of which this host need not have the second.
+        engine.succeed("update", "--cpuset-cpus", "0-8191", held.id)
+        assert list_vcpu_affinities(engine, held.id) == [{one} if len(allowed) == 1 else allowed]

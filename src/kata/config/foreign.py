@@ -221,7 +221,6 @@ RUNTIME: dict[str, Foreign] = {
     "emptydir_mode": _vital("str", "an emptyDir is a directory of the share", "shared-fs"),
     "experimental": _vital("list", "there are no experimental features"),
     "experimental_force_guest_pull": _vital("bool", "images are pulled on the host"),
-    "enable_vcpus_pinning": _ignored("bool", "processors are not pinned"),
     "guest_selinux_label": _vital("str", "the guest's kernel has no SELinux"),
     "enable_tracing": _ignored("bool", _TRACE),
     "jaeger_endpoint": _ignored("str", _TRACE),

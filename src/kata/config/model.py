@@ -100,6 +100,9 @@ class RuntimeConfig(NamedTuple):
     create_container_timeout: Annotated[int, Range(1, 7200, "seconds")] = 120
     """How long a container may take to be created in a VM that runs. In `[agent.kata]`, where upstream's Rust runtime
     has it, it counts too."""
+    enable_vcpus_pinning: bool = False
+    """Keep each vCPU on one processor of the host, as long as the pod's containers have as many in their cpusets as the
+    VM has vCPUs."""
     internetworking_model: Annotated[str, Choice(("tcfilter", "none"))] = "tcfilter"
     """How the links of a pod's namespace reach the VM: by traffic control, or not at all (`none`: the VM's cards are on
     taps, `tap0_kata` and so on in the order of the links, which somebody else connects)."""

@@ -68,6 +68,14 @@ def find_resources(spec: Mapping[str, Any]) -> Mapping[str, Any]:
     return _find_object(_find_object(spec, "linux"), "resources")
 
 
+def find_cpus(resources: Mapping[str, Any]) -> str:
+    """Return the processors of OCI's `linux.resources` as the list that it is, empty where there is none."""
+    found = _find_object(resources, "cpu").get("cpus") or ""
+    if not isinstance(found, str):
+        raise UsageError(f"cpu.cpus is {found!r}, no list of processors", hint="such as 0-2,7")
+    return found
+
+
 def _size_memory(limit: int, config: HypervisorConfig, host: HostSize) -> int:
     overhead = max(config.overhead_memory, GUEST_OVERHEAD_MIB)
     if 0 < limit < host.memory_mib << 20:

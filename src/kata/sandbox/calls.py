@@ -85,7 +85,7 @@ class _Calls:
 
     async def update_container(self, request: wire.UpdateContainerRequest) -> Empty:
         resources = _load_object(request.resources, "resources document")
-        await self._sandbox.find_container(request.container_id).update(resources)
+        await self._sandbox.update_container(request.container_id, resources)
         return Empty()
 
     async def describe_container(self, request: wire.ContainerRequest) -> wire.DocumentResponse:

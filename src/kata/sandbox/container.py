@@ -23,7 +23,7 @@ from kata.errors import (
 from kata.protocol.messages import agent as wire
 from kata.protocol.messages import oci
 from kata.protocol.oci.document import load_message
-from kata.resources.size import check_memory_limit
+from kata.resources.size import check_memory_limit, find_cpus, find_resources
 from kata.sandbox import store
 from kata.sandbox.attach import Attached
 from kata.sandbox.guest import Guest
@@ -91,6 +91,8 @@ class Container:
         self.bundle = bundle
         self.record = record
         self.execs: dict[str, GuestProcess] = {}
+        self.cpus = find_cpus(find_resources(bundle.spec))
+        """The host's processors that its cpuset names, as a list of cpuset(7). The guest has others."""
         self._root = root
         self._guest = guest
         self._shared = shared
@@ -250,7 +252,10 @@ class Container:
         self._require(Status.RUNNING, Status.CREATED, Status.PAUSED)
         check_memory_limit(self.id, resources)
         message = load_message(oci.LinuxResources, resources, "resources")
+        if message.CPU is not None:
+            message.CPU.Cpus = message.CPU.Mems = ""
         await self._guest.update_container(wire.UpdateContainerRequest(container_id=self.id, resources=message))
+        self.cpus = find_cpus(resources) or self.cpus
 
     async def delete(self, *, force: bool) -> None:
         """Take the container out of the guest. Raise StateError for one that runs, unless forced."""

@@ -18,6 +18,7 @@ from kata.observe.timeline import Timeline
 from kata.protocol.messages import agent as wire
 from kata.resources.cgroup import create_cgroup, drop_cgroup, join_cgroup, leave_cgroup
 from kata.resources.host import measure_host
+from kata.resources.pinning import parse_cpus, pin_threads
 from kata.resources.size import check_memory_limit, find_resources, size_vm
 from kata.sandbox import store
 from kata.sandbox.attach import Attachments
@@ -292,12 +293,24 @@ class Sandbox:
                 self._files.put_into(vm.share, translation.shared, pid)
             with self.timeline.measure("create container"):
                 await container.create(translation, attachment)
+            await self._pin(vm)
         except BaseException:
             attachment.finish(None)
             await asyncio.shield(asyncio.create_task(self._undo_create(container, vm)))
             raise
         finally:
             self.timeline.write()
+
+    async def update_container(self, container_id: str, resources: dict[str, Any]) -> None:
+        """Change a container's limits; `resources` is OCI's object. Raise StateError, UsageError, GuestError."""
+        await self.find_container(container_id).update(resources)
+        await self._pin(self.require_running())
+
+    async def _pin(self, vm: SandboxVm) -> None:
+        """Keep each vCPU on one of the processors that the containers were given, where that is asked for."""
+        if self._config.runtime.enable_vcpus_pinning:
+            cpus = {cpu for container in self.containers.values() for cpu in parse_cpus(container.cpus)}
+            pin_threads(await vm.machine.list_vcpu_threads(), cpus)
 
     def _enter_cgroup(self, spec: dict[str, Any], pid: int) -> None:
         """Put a process where the engine looks for a container's usage: the stand-in, or this daemon.

@@ -320,7 +320,8 @@ class TaskCalls:
         return Empty()
 
     async def update(self, request: wire.UpdateTaskRequest) -> Empty:
-        await self._find_container(request.id).update(_load_json(request.resources, "resources"))
+        self._find_entry(request.id)
+        await self._pod.require().update_container(request.id, _load_json(request.resources, "resources"))
         return Empty()
 
     async def pids(self, request: wire.TaskRequest) -> wire.PidsResponse:
