@@ -39,6 +39,8 @@ def build_report(seconds: Samples, memory: Mapping[str, float], machine: Mapping
         "cold_over_runc": ("cold_run", "runc_run"),
         "stdout_over_runc": ("stdout_1gib", "runc_stdout_1gib"),
         "stdin_over_runc": ("stdin_1gib", "runc_stdin_1gib"),
+        "veth_over_runc": ("veth_1gib", "runc_veth_1gib"),
+        "veth_exchange_over_runc": ("veth_1000_exchanges", "runc_veth_1000_exchanges"),
         "ctr_exec_over_runc": ("ctr_exec", "runc_ctr_exec"),
         "ctr_stdout_over_runc": ("ctr_stdout_1gib", "runc_ctr_stdout_1gib"),
         "ctr_stdin_over_runc": ("ctr_stdin_1gib", "runc_ctr_stdin_1gib"),

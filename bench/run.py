@@ -1,4 +1,4 @@
-"""Measure cold start, execs, memory and throughput beside bare QEMU and runc; write build/bench.json.
+"""Measure cold start, execs, memory, throughput and the network beside bare QEMU and runc; write build/bench.json.
 
 Run as root, on a quiet machine: `/usr/bin/python3 bench/run.py`; `--help` tells how often.
 Runs are interleaved, so that a machine that slows down slows all alike.
@@ -17,6 +17,7 @@ sys.path[:0] = [str(_PROJECT), str(_PROJECT / "src")]
 from bench.bundle import make_bundle  # noqa: E402 - found by the line above
 from bench.engine import read_shim, start_engine, time_exec  # noqa: E402 - the same
 from bench.guest import build_initrd, time_bare_boot  # noqa: E402 - the same
+from bench.link import make_namespace, time_link  # noqa: E402 - the same
 from bench.memory import measure_agent, measure_sandbox, read_pss  # noqa: E402 - the same
 from bench.report import build_report, describe_machine, format_table, write_report  # noqa: E402 - the same
 from bench.runtime import (  # noqa: E402 - the same
@@ -34,6 +35,8 @@ from kata.observe.timeline import read_phases  # noqa: E402 - the same
 from kata.sandbox.store import find_sandbox_dir  # noqa: E402 - the same
 
 _PHASE = "phase "
+_LINK_SHARE = 16
+"""A transfer over the network is this much smaller, or an emulated guest would take ten minutes for each."""
 
 
 def main() -> int:
@@ -46,6 +49,7 @@ def main() -> int:
         sleeper = make_bundle(directory / "sleeper", ("sleep", "1000"))
         memory = measure_sandbox(kata, sleeper) | {"agent_in_guest": measure_agent(directory)}
         _measure_transfers(directory, (kata, runc), options, samples)
+        _measure_links(directory, (kata, runc), options, samples)
         memory["shim"] = _measure_engine(directory, sleeper / "rootfs", options, samples)
         report = build_report(samples, memory, describe_machine())
     write_report(report, options.output)
@@ -95,6 +99,21 @@ def _measure_transfers(
             prefix = "" if runtime.name == "kata" else f"{runtime.name}_"
             samples[f"{prefix}stdout_1gib"].append(time_output(runtime, writer, size) * scale)
             samples[f"{prefix}stdin_1gib"].append(time_input(runtime, reader, size) * scale)
+
+
+def _measure_links(
+    directory: Path, runtimes: tuple[Runtime, Runtime], options: argparse.Namespace, samples: dict[str, list[float]]
+) -> None:
+    mib = max(options.mib // _LINK_SHARE, 1)
+    with make_namespace(f"bench{os.getpid()}") as network:
+        sleeper = make_bundle(directory / "linked", ("sleep", "1000"), network=network)
+        for number in range(options.transfers):
+            print(f"network: {number + 1} of {options.transfers}", file=sys.stderr, flush=True)
+            for runtime in runtimes:
+                prefix = "" if runtime.name == "kata" else f"{runtime.name}_"
+                times = time_link(runtime, sleeper, mib << 20, options.execs)
+                samples[f"{prefix}veth_1gib"].append(times.transfer * 1024 / mib)
+                samples[f"{prefix}veth_1000_exchanges"].append(times.exchange * 1000)
 
 
 def _measure_engine(
