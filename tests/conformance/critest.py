@@ -102,7 +102,9 @@ def run_specs(program: str, handler: str, focus: str | None) -> list[Path]:
             daemon = CriDaemon(place / f"d{len(reports)}", image, _add_images)
             child = os.fork()
             if child == 0:
-                os._exit(_run_in_namespaces(daemon, [program, *_list_flags(daemon, handler, report, focus, done)]))
+                os._exit(
+                    _run_in_namespaces(daemon, [program, *_list_flags(program, daemon, handler, report, focus, done)])
+                )
             interrupted = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == INTERRUPTED
             if not report.exists():
                 raise SystemExit(f"critest: no report of the run with {handler} was written")
@@ -119,12 +121,20 @@ def _add_images(registry: Registry, place: Path) -> None:
     add_critest_images(registry, place)
 
 
-def _list_flags(daemon: CriDaemon, handler: str, report: Path, focus: str | None, done: list[str]) -> list[str]:
+def knows_nri(program: str) -> bool:
+    """Return whether this critest has the specs of the Node Resource Interface: those of 1.36.0 and before have not."""
+    shown = subprocess.run([program, "-h"], capture_output=True, text=True, check=False, timeout=60)
+    return "-nri-socket" in shown.stdout + shown.stderr
+
+
+def _list_flags(
+    program: str, daemon: CriDaemon, handler: str, report: Path, focus: str | None, done: list[str]
+) -> list[str]:
     """Return critest's flags; the specs `done` are not run."""
     return [
         *(f"--{kind}-endpoint={daemon.address}" for kind in ("runtime", "image")),
         f"--runtime-handler={handler}",
-        f"--nri-socket={daemon.place}/nri.sock",
+        *([f"--nri-socket={daemon.place}/nri.sock"] if knows_nri(program) else []),
         f"--runtime-service-timeout={_CALL_TIMEOUT}",
         f"--ginkgo.timeout={_RUN_TIMEOUT}",
         f"--ginkgo.json-report={report}",
