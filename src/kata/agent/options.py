@@ -23,7 +23,7 @@ class Options(NamedTuple):
     debug_console: bool = False
     debug_console_vport: int = 0
     devmode: bool = False
-    hotplug_timeout: float = 3.0
+    hotplug_timeout: float = 10.0
     launch_process_timeout: float = 60.0
     container_pipe_size: int = 1 << 20
 

@@ -26,6 +26,7 @@ from kata.protocol.oci.document import load_message
 from kata.resources.size import check_memory_limit, find_cpus, find_resources
 from kata.sandbox import store
 from kata.sandbox.attach import Attached
+from kata.sandbox.disk import Disks
 from kata.sandbox.guest import Guest
 from kata.sandbox.hooks import run_hooks, try_hooks
 from kata.sandbox.process import GuestProcess
@@ -85,8 +86,12 @@ class Container:
         record: store.ContainerRecord,
         shared: tuple[Shared, ...],
         home: int | None = None,
+        disks: Disks | None = None,
     ) -> None:
-        """`home` is a descriptor of the host's network namespace, None where this process is in it."""
+        """`home` is a descriptor of the host's network namespace, None where this process is in it.
+
+        `disks` plugs in the host's block devices, where there are any.
+        """
         self.id = record.id
         self.bundle = bundle
         self.record = record
@@ -96,6 +101,7 @@ class Container:
         self._root = root
         self._guest = guest
         self._shared = shared
+        self._disks = disks
         self._home = home
         self._init: GuestProcess | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -135,12 +141,14 @@ class Container:
 
     async def create(self, translation: Translation, attachment: Attached) -> None:
         """Make the container in the guest, up to its init waiting for `start`."""
+        devices = await self._disks.plug(translation.disks) if self._disks is not None else []
         for point, network in (("prestart", self._home), ("createRuntime", self._home), ("createContainer", None)):
             await run_hooks(self.bundle.spec, point, self.describe(), network=network)
         await self._guest.create_container(
             wire.CreateContainerRequest(
                 container_id=self.id,
                 exec_id=self.id,
+                devices=devices,
                 storages=list(translation.storages),
                 OCI=translation.spec,
                 sandbox_pidns=translation.sandbox_pidns,
@@ -268,6 +276,8 @@ class Container:
         except GuestError as error:
             if error.status not in (Code.NOT_FOUND, Code.UNAVAILABLE):
                 raise
+        if self._disks is not None:
+            await self._disks.unplug()
 
     def check_deletable(self, *, force: bool) -> None:
         """Raise StateError for a container that runs, unless forced."""
@@ -278,6 +288,9 @@ class Container:
         """Take a container whose creation failed out of the guest, as far as it is there."""
         with suppress(KataError):
             await self._guest.remove_container(self.id, timeout=_REMOVE_TIMEOUT)
+        if self._disks is not None:
+            with suppress(KataError):
+                await self._disks.unplug()
 
     async def _end_init(self) -> None:
         if self._init is None or self._init.exited.done():

@@ -24,6 +24,7 @@ from kata.sandbox import store
 from kata.sandbox.attach import Attachments
 from kata.sandbox.clock import GuestClock
 from kata.sandbox.container import Bundle, Container, name_moment, read_bundle
+from kata.sandbox.disk import Disks, find_disks
 from kata.sandbox.hostfiles import HostFiles
 from kata.sandbox.ledger import Kind, forget_gone_cgroups, record_resource, release_resources
 from kata.sandbox.management import Management
@@ -39,6 +40,7 @@ _CHECK_TIMEOUT = 5.0
 _CGROUP_TIMEOUT = 0.5
 _CGROUP_PAUSE = 0.01
 _HOSTNAME_LIMIT = 64
+_MOST_PORTS = 15
 _SHM_SIZE = 64 << 20
 _UNITS = {"k": 10, "m": 20, "g": 30}
 """Suffixes of the option `size` of tmpfs(5), as powers of two."""
@@ -135,13 +137,13 @@ class Sandbox:
             self._enter_cgroup(first.spec, os.getpid())
         site = Site(self.id, self.directory, self._root, self._config, self.timeline, self._log)
         cards: list[NetDevice] = []
-        ports = 0
+        ports = len(find_disks(first.spec))
         if namespace is not None:
             with self.timeline.measure("network"):
                 queues = max(1, min(self._config.hypervisor.network_queues, size.vcpus))
                 cards = self.network.join(namespace, self._config.runtime.internetworking_model, queues)
-            ports = self._config.hypervisor.pcie_root_port if self.network.awaits_links else 0
-        vm = await start_vm(site, size, cards, ports)
+            ports += self._config.hypervisor.pcie_root_port if self.network.awaits_links else 0
+        vm = await start_vm(site, size, cards, min(ports, _MOST_PORTS))
         self._vm = vm
         self.network.close_taps()
         clock = GuestClock(vm.guest)
@@ -281,7 +283,8 @@ class Sandbox:
             namespace=self._namespace,
         )
         try:
-            container = Container(self._root, vm.guest, bundle, record, translation.shared, self.network.home)
+            disks = Disks(vm.machine, container_id) if translation.disks else None
+            container = Container(self._root, vm.guest, bundle, record, translation.shared, self.network.home, disks)
         except BaseException:
             attachment.finish(None)
             raise

@@ -13,6 +13,7 @@ from kata.protocol.messages import oci
 from kata.protocol.messages.agent import Storage
 from kata.protocol.oci.document import load_message
 from kata.protocol.oci.pod import find_role
+from kata.sandbox.disk import Disk, find_disks
 from kata.sys.digest import digest_bytes
 from kata.sys.mount import MountPoint, list_mounts
 
@@ -53,12 +54,13 @@ class Shared(NamedTuple):
 
 
 class Translation(NamedTuple):
-    """What a container's spec comes to: the guest's spec, the binds it needs, its guest storages."""
+    """What a container's spec comes to: the guest's spec, the binds it needs, its guest storages, its disks."""
 
     spec: oci.Spec
     shared: tuple[Shared, ...]
     storages: tuple[Storage, ...]
     sandbox_pidns: bool
+    disks: tuple[Disk, ...] = ()
 
 
 def translate_spec(
@@ -97,12 +99,13 @@ def translate_spec(
         spec.Hooks = oci.Hooks(StartContainer=spec.Hooks.StartContainer)
     spec.Process.ApparmorProfile = spec.Process.SelinuxLabel = ""
     sandbox_pidns = False
+    disks = find_disks(document)
     if spec.Linux is not None:
-        sandbox_pidns = _translate_linux(spec.Linux, container)
-    return Translation(spec, tuple(shared), (), sandbox_pidns)
+        sandbox_pidns = _translate_linux(spec.Linux, container, disks)
+    return Translation(spec, tuple(shared), (), sandbox_pidns, disks)
 
 
-def _translate_linux(linux: oci.Linux, container: str) -> bool:
+def _translate_linux(linux: oci.Linux, container: str, disks: Sequence[Disk]) -> bool:
     linux.MountLabel = ""
     linux.IntelRdt = None
     linux.CgroupsPath = f"/kata/{container}"
@@ -116,10 +119,13 @@ def _translate_linux(linux: oci.Linux, container: str) -> bool:
         elif namespace.Type not in _DROPPED_NAMESPACES:
             namespaces.append(oci.LinuxNamespace(Type=namespace.Type))
     linux.Namespaces = namespaces
-    linux.Devices = [device for device in linux.Devices if device.Type != "b"]
+    given = {(disk.major, disk.minor) for disk in disks}
+    linux.Devices = [device for device in linux.Devices if device.Type != "b" or (device.Major, device.Minor) in given]
     if linux.Resources is not None:
         linux.Resources.BlockIO = linux.Resources.Network = None
-        linux.Resources.Devices = [rule for rule in linux.Resources.Devices if rule.Type != "b"]
+        linux.Resources.Devices = [
+            rule for rule in linux.Resources.Devices if rule.Type != "b" or (rule.Major, rule.Minor) in given
+        ]
         if linux.Resources.CPU is not None:
             linux.Resources.CPU.Cpus = linux.Resources.CPU.Mems = ""
     return sandbox_pidns

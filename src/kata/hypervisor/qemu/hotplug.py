@@ -1,6 +1,7 @@
 """Devices that come and go while the VM runs, each in a PCIe root port that was there from the start."""
 
 import os
+import stat
 from typing import Any
 
 from kata.errors import ConfigError, ExistsError, NotFoundError, StateError
@@ -54,8 +55,8 @@ class Hotplug:
         """Pass the disk's descriptor in, make a block node of it, and a virtio disk on that."""
         plugged = self._reserve(device.id)
         try:
-            number = await self._pass_disk(plugged, device)
-            node = {"driver": "file", "node-name": plugged.name, "filename": f"/dev/fdset/{number}", "locking": "off"}
+            number, driver = await self._pass_disk(plugged, device)
+            node = {"driver": driver, "node-name": plugged.name, "filename": f"/dev/fdset/{number}", "locking": "off"}
             cache = {"direct": device.direct}
             await self._session.execute("blockdev-add", {**node, "read-only": device.readonly, "cache": cache})
             plugged.undo.append(("blockdev-del", {"node-name": plugged.name}))
@@ -65,19 +66,21 @@ class Hotplug:
             await self._roll_back(device.id)
             raise
 
-    async def _pass_disk(self, plugged: _Plugged, device: BlockDevice) -> int:
+    async def _pass_disk(self, plugged: _Plugged, device: BlockDevice) -> tuple[int, str]:
+        """Return the number of the descriptor's set, and the driver that QEMU has for such files."""
         try:
             flags = os.O_RDONLY if device.readonly else os.O_RDWR
             descriptor = os.open(device.path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise ConfigError(f"disk {device.id} at {device.path} cannot be opened: {error.strerror}") from error
         try:
+            driver = "host_device" if stat.S_ISBLK(os.fstat(descriptor).st_mode) else "file"
             added = await self._session.execute("add-fd", descriptors=(descriptor,))
         finally:
             os.close(descriptor)
         number = int(added["fdset-id"])
         plugged.undo.append(("remove-fd", {"fdset-id": number}))
-        return number
+        return number, driver
 
     async def plug_net(self, device: NetDevice) -> PciAddress:
         """Pass the queues' descriptors in, make a netdev of them, and a virtio card on that."""
