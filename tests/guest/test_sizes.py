@@ -1,5 +1,6 @@
 """How big a VM is, and what of it a pod may say: from the annotations of a bundle to what the guest sees."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from engine import Change, Container, Engine
 from kata.sandbox.ledger import Kind, list_resources
 
+_HUGE_PAGES = 300  # of 2 MiB, for the 512 MiB of a test's VM
 _PREFIX = "io.katacontainers.config.hypervisor."
 
 
@@ -53,6 +55,31 @@ def is_vcpu(task: Path) -> bool:
         return (task / "comm").read_text().startswith("CPU ")
     except OSError:  # a helper of QEMU's that has ended just now
         return False
+
+
+@pytest.fixture
+def _huge(engine: Engine) -> Iterator[None]:
+    """A configuration for huge pages, and a host that has enough of them for one VM. Others' reserve is left alone."""
+    reserve = Path("/proc/sys/vm/nr_hugepages")
+    before = int(reserve.read_text())
+    try:
+        reserve.write_text(str(before + _HUGE_PAGES))
+        if int(reserve.read_text()) < before + _HUGE_PAGES:
+            pytest.skip(f"this host's memory has no {_HUGE_PAGES} huge pages: it is too fragmented, or too small")
+    except OSError as error:
+        pytest.skip(f"huge pages cannot be reserved here: {error.strerror}")
+    else:
+        engine.configure("enable_hugepages = true\n")
+        yield
+    finally:
+        engine.configure("")
+        with contextlib.suppress(OSError):
+            reserve.write_text(str(before))
+
+
+def count_free_huge_pages() -> int:
+    words = Path("/proc/meminfo").read_text().split()
+    return int(words[words.index("HugePages_Free:") + 1]) if "HugePages_Free:" in words else 0
 
 
 def find_memory(engine: Engine, change: Change) -> int:
@@ -117,3 +144,26 @@ def test_a_vcpu_stays_on_the_processor_of_the_cpuset_and_is_let_go_when_there_ar
         # More processors than vCPUs, of which this host need not have the second.
         engine.succeed("update", "--cpuset-cpus", "0-8191", held.id)
         assert list_vcpu_affinities(engine, held.id) == [{one} if len(allowed) == 1 else allowed]
+
+
+@pytest.mark.usefixtures("_huge")
+def test_a_vm_has_its_memory_in_huge_pages_and_gives_them_back(engine: Engine) -> None:
+    free = count_free_huge_pages()
+
+    with engine.hold("sleep", "1000"):
+        assert count_free_huge_pages() <= free - 256
+
+    assert count_free_huge_pages() == free
+
+
+def test_a_vm_for_which_the_host_has_too_few_huge_pages_is_refused(engine: Engine) -> None:
+    lots = (count_free_huge_pages() + 100) * 2
+    engine.configure(f"enable_hugepages = true\noverhead_memory = {lots}\n")
+    try:
+        result = engine.run_container("true", change=annotate(**{"io.kubernetes.cri.sandbox-memory": str(200 << 20)}))
+    finally:
+        engine.configure("")
+
+    assert result.code != 0
+    assert "start failed in phase hypervisor" in result.err
+    assert "guest RAM: Cannot allocate memory" in result.err

@@ -86,7 +86,6 @@ HYPERVISOR: dict[str, Foreign] = {
     "memory_offset": _ignored("int", _STATIC),
     "enable_virtio_mem": _ignored("bool", _STATIC),
     "enable_mem_prealloc": _ignored("bool", "the VM's memory is allocated as the guest touches it"),
-    "enable_hugepages": _ignored("bool", _HUGE),
     "hugepage_type": _ignored("str", _HUGE, "hugetlbfs"),
     "enable_numa": _ignored("bool", _NUMA),
     "numa_mapping": _ignored("list", _NUMA),

@@ -60,6 +60,9 @@ class HypervisorConfig(NamedTuple):
     """How many network interfaces may come between `create` and `start`, to a VM that is created without any."""
     network_queues: Annotated[int, Range(0, 256, "queues")] = 1
     """Pairs of queues of each network card, at most one for each virtual processor; 0 counts as 1."""
+    enable_hugepages: bool = False
+    """Take the VM's memory from the huge pages that the host has reserved (`vm.nr_hugepages`). A VM for which too few
+    are free is refused."""
     reclaim_guest_freed_memory: bool = False
     """Give memory that the guest freed back to the host."""
     guest_hook_path: Annotated[str, Path()] = ""

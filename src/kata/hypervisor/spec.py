@@ -75,6 +75,7 @@ class VmSpec(NamedTuple):
     `directory` is the sandbox's own: the console's log goes there. `image` becomes the first disk (/dev/vda),
     read-only. `max_vcpus` and `max_memory_mib` of 0 mean: no more than at start. `hotplug_ports` bounds how many
     devices can be plugged in later. `paused` leaves the vCPUs stopped until `resume`.
+    `hugepages` takes all of the memory from the host's reserved huge pages, at once.
     """
 
     id: str
@@ -90,6 +91,7 @@ class VmSpec(NamedTuple):
     devices: tuple[Device, ...] = ()
     hotplug_ports: int = 0
     paused: bool = False
+    hugepages: bool = False
 
 
 class PciAddress(NamedTuple):

@@ -174,6 +174,7 @@ def _describe_vm(
         initrd=host.artifacts.initrd or None,
         vcpus=size.vcpus,
         memory_mib=size.memory_mib,
+        hugepages=config.enable_hugepages,
         kernel_parameters=tuple(list_kernel_parameters(site.config, host.artifacts, line.server)),
         devices=tuple(devices),
     )

@@ -39,8 +39,8 @@ def test_drop_ins_are_laid_over_in_order_of_name(tmp_path: Path) -> None:
 
 
 def test_a_drop_in_can_take_back_what_has_no_effect(tmp_path: Path) -> None:
-    path = _write(tmp_path, "[hypervisor.qemu]\nenable_hugepages = true\n")
-    _add_drop_in(tmp_path, "10.toml", "[hypervisor.qemu]\nenable_hugepages = false\n")
+    path = _write(tmp_path, "[hypervisor.qemu]\nenable_mem_prealloc = true\n")
+    _add_drop_in(tmp_path, "10.toml", "[hypervisor.qemu]\nenable_mem_prealloc = false\n")
 
     assert not load_configuration(path).remarks
 

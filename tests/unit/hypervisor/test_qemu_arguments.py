@@ -33,6 +33,7 @@ SPEC = VmSpec(
 WIRES = Descriptors(qmp=3, console=4, kernel=5, image=6, disks={"data": 7}, ports={"kata.vport.1024": 8})
 TCG = Machine("/usr/bin/qemu-system-x86_64", "tcg")
 
+
 GOLDEN = """\
 /usr/bin/qemu-system-x86_64
 -name guest=sandbox-web,debug-threads=on
@@ -180,3 +181,8 @@ def test_every_valid_size_gives_one_vm_of_that_size(vcpus: int, memory: int, por
     assert arguments[arguments.index("-m") + 1] == f"size={memory}M"
     assert sum(word.startswith("pcie-root-port") for word in arguments) == ports
     assert "-sandbox" in arguments
+
+
+def test_huge_pages_are_taken_at_once() -> None:
+    arguments = build_arguments(SPEC._replace(hugepages=True), TCG, WIRES)
+    assert "memory-backend-memfd,id=ram,size=256M,share=on,hugetlb=on,prealloc=on" in arguments

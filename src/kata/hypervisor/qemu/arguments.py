@@ -144,11 +144,11 @@ def _describe_machine(spec: VmSpec, machine: Machine) -> Iterator[str]:
     yield from ("-smp", format_option(str(spec.vcpus), {"maxcpus": spec.max_vcpus or None}))
     maximum = f"{spec.max_memory_mib}M" if spec.max_memory_mib > spec.memory_mib else None
     yield from ("-m", format_option("", {"size": f"{spec.memory_mib}M", "slots": maximum and 4, "maxmem": maximum}))
-    # Shared, because vhost-user daemons map the guest's memory.
-    yield from (
-        "-object",
-        format_option("memory-backend-memfd", {"id": "ram", "size": f"{spec.memory_mib}M", "share": True}),
-    )
+    # Shared, because vhost-user daemons map the guest's memory. Huge pages are taken at once: a VM that finds none left
+    # when the guest touches one dies of SIGBUS.
+    memory = {"id": "ram", "size": f"{spec.memory_mib}M", "share": True}
+    huge = {"hugetlb": True, "prealloc": True} if spec.hugepages else {}
+    yield from ("-object", format_option("memory-backend-memfd", {**memory, **huge}))
     yield from ("-rtc", "base=utc,clock=host")
 
 
