@@ -114,18 +114,19 @@ def test_a_policy_of_nftables_on_the_hosts_veth_is_honoured_both_ways_and_change
         }}
     """
 
-    def dial_peer(port: int) -> bool:
-        return networked.execute("nc", "-w", "3", "10.5.0.1", str(port), "-e", "true").code == 0
+    def dial_peer(port: int, patience: int = 30) -> bool:
+        return networked.execute("nc", "-w", str(patience), "10.5.0.1", str(port), "-e", "true").code == 0
 
-    def dial_guest(port: int) -> bool:
-        return net.run_peer("nc", "-w", "3", "10.5.0.2", str(port), "-e", "true").returncode == 0
+    def dial_guest(port: int, patience: int = 30) -> bool:
+        done = net.run_peer("nc", "-w", str(patience), "10.5.0.2", str(port), "-e", "true", timeout=60)
+        return done.returncode == 0
 
     networked.ask("sh", "-c", "httpd -h / -p 8080; httpd -h / -p 8081")
     try:
         with net.listen(7001), net.listen(7002):
             with net.enforce(policy):
-                assert [dial_peer(7001), dial_peer(7002)] == [False, True]
-                assert [dial_guest(8081), dial_guest(8080)] == [False, True]
+                assert [dial_peer(7001, patience=3), dial_peer(7002)] == [False, True]
+                assert [dial_guest(8081, patience=3), dial_guest(8080)] == [False, True]
                 assert all(net.count_dropped())
             assert dial_peer(7001)
             assert dial_guest(8081)
