@@ -44,7 +44,7 @@ class Engine:
     def hold(self, runtime: str, rootfs: Path) -> Iterator[str]:
         """Have a container that sleeps, of `kata` or `runc`, during the block."""
         container = f"{runtime}-{next(_numbers)}"
-        flags = ("-d", "--runtime", _SHIMS[runtime], "--rootfs", str(rootfs))
+        flags = ("-d", "--runtime", _SHIMS[runtime], "--env", "PATH=/bin", "--rootfs", str(rootfs))
         self.call("run", *flags, container, "sleep", "1000000")
         try:
             yield container
