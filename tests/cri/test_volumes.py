@@ -7,6 +7,7 @@ import pytest
 
 from cri.crictl import Crictl, require_sandbox_api
 from kata.sys import linux, mount
+from loop import attach_loop
 
 _FROM_HOST = 1
 """MountPropagation.PROPAGATION_HOST_TO_CONTAINER. Source: k8s.io/cri-api, runtime/v1/api.proto."""
@@ -96,3 +97,12 @@ def test_a_path_in_a_volume_is_mounted_by_itself(crictl: Crictl, pod: str, tmp_p
 
     assert lines[:3] == ["this one"] * 3
     assert "two" not in lines
+
+
+def test_a_block_device_is_in_the_container_it_was_given_to(crictl: Crictl, pod: str, tmp_path: Path) -> None:
+    with attach_loop(tmp_path / "disk") as device:
+        given = [{"host_path": device, "container_path": "/dev/disk", "permissions": "rwm"}]
+        container = crictl.start(pod, "sleep", "1000", devices=given)
+        read = crictl.execute(container, "head", "-n", "1", "/dev/disk")
+        crictl.succeed("rm", "--force", container)
+    assert read.out == "of the host\n", read

@@ -9,23 +9,14 @@ from typing import Any
 import pytest
 
 from engine import Change, Engine, combine, make_privileged
-
-_SIZE = 8 << 20
+from loop import attach_loop
 
 
 @pytest.fixture
 def loop(tmp_path: Path) -> Iterator[str]:
     """A block device of the host, on a file `disk` that begins with a word."""
-    backing = tmp_path / "disk"
-    backing.write_bytes(b"of the host\n".ljust(_SIZE, b"\0"))
-    made = subprocess.run(
-        ["losetup", "--find", "--show", str(backing)], check=False, capture_output=True, text=True, timeout=30
-    )
-    if made.returncode:
-        pytest.skip(f"this host makes no loop devices: {made.stderr.strip()}")
-    device = made.stdout.strip()
-    yield device
-    subprocess.run(["losetup", "--detach", device], check=True, timeout=30)
+    with attach_loop(tmp_path / "disk") as device:
+        yield device
 
 
 def give(device: str, path: str, access: str = "rwm") -> Change:

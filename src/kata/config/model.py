@@ -57,7 +57,8 @@ class HypervisorConfig(NamedTuple):
     virtio_fs_queue_size: Annotated[int, Range(16, 1024, "requests")] = 1024
     """Requests under way at once in the shared file system."""
     pcie_root_port: Annotated[int, Range(0, 15, "ports")] = 2
-    """How many network interfaces may come between `create` and `start`, to a VM that is created without any."""
+    """Free ports for devices that nobody tells of when the VM starts: block devices of a Kubernetes pod's containers,
+    and network interfaces that come between `create` and `start`, to a VM that is created without any."""
     network_queues: Annotated[int, Range(0, 256, "queues")] = 1
     """Pairs of queues of each network card, at most one for each virtual processor; 0 counts as 1."""
     enable_hugepages: bool = False

@@ -16,6 +16,7 @@ from kata.observe.durations import Durations
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.protocol.messages import agent as wire
+from kata.protocol.oci.pod import Role, find_role
 from kata.resources.cgroup import create_cgroup, drop_cgroup, join_cgroup, leave_cgroup
 from kata.resources.host import measure_host
 from kata.resources.pinning import parse_cpus, pin_threads
@@ -142,7 +143,9 @@ class Sandbox:
             with self.timeline.measure("network"):
                 queues = max(1, min(self._config.hypervisor.network_queues, size.vcpus))
                 cards = self.network.join(namespace, self._config.runtime.internetworking_model, queues)
-            ports += self._config.hypervisor.pcie_root_port if self.network.awaits_links else 0
+        # Later containers bring disks, and engines links.
+        if _is_pod(first.spec) or self._is_lasting or self.network.awaits_links:
+            ports += self._config.hypervisor.pcie_root_port
         vm = await start_vm(site, size, cards, min(ports, _MOST_PORTS))
         self._vm = vm
         self.network.close_taps()
@@ -510,6 +513,10 @@ def _leave_word_of_oom(container: Container) -> None:
 
 def _find_cgroup(spec: dict[str, Any]) -> str:
     return str((spec.get("linux") or {}).get("cgroupsPath") or "")
+
+
+def _is_pod(spec: dict[str, Any]) -> bool:
+    return find_role(spec.get("annotations") or {}) is Role.SANDBOX
 
 
 def _parse_module(text: str) -> wire.KernelModule:
