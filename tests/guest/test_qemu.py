@@ -289,11 +289,13 @@ async def test_a_network_card_is_plugged_in_by_descriptor(tmp_path: Path, spec: 
         fcntl.ioctl(tap, 0x400454CA, struct.pack("16sH22x", b"katatest%d", 0x0002 | 0x1000 | 0x4000))
         async with boot(open_driver(tmp_path), spec) as guest:
             await guest.run("echo up")
-            await guest.vm.plug_net(NetDevice("eth0", "02:00:00:00:00:0a", taps=(tap,)))
-            shown = await guest.run_until("cat /sys/class/net/eth*/address", lambda text: ":" in text)
-            assert "02:00:00:00:00:0a" in shown
+            mac = "02:00:00:00:00:0a"
+            before = await guest.run("ls /sys/class/net")
+            await guest.vm.plug_net(NetDevice("eth0", mac, taps=(tap,)))
+            await guest.run_until("cat /sys/class/net/eth*/address", lambda text: mac in text)
             await guest.vm.unplug("eth0", timeout=PATIENCE)
-            assert "eth" not in await guest.run("ls /sys/class/net")
+            assert "lo" in before
+            assert await guest.run("ls /sys/class/net") == before
     finally:
         os.close(tap)
 
