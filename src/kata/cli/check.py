@@ -16,8 +16,7 @@ from kata.config.load import load_configuration
 from kata.config.model import Configuration
 from kata.errors import HostError, KataError
 from kata.hypervisor.accelerator import choose_accelerator
-from kata.hypervisor.qemu.binary import find_binary
-from kata.hypervisor.qemu.driver import QemuSettings
+from kata.hypervisor.driver import open_hypervisor
 from kata.storage.virtiofsd import find_virtiofsd
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -90,10 +89,10 @@ def _look_at_accelerator(config: Configuration, root: str) -> Iterator[Finding]:
 
 def _look_at_vmm(config: Configuration, root: str) -> Iterator[Finding]:
     try:
-        binary = find_binary(config.hypervisor.path or QemuSettings().path, root)
-        yield Finding("qemu", "ok", f"{binary.path} {'.'.join(str(part) for part in binary.version)}")
+        hypervisor = open_hypervisor(config.driver, config.hypervisor, root)
+        yield Finding(config.driver, "ok", f"{hypervisor.path} {hypervisor.version}")
     except KataError as error:
-        yield Finding("qemu", "fail", error.message, error.hint or "apt install qemu-system-x86")
+        yield Finding(config.driver, "fail", error.message, error.hint or "")
     try:
         virtiofsd = find_virtiofsd(config.hypervisor.virtio_fs_daemon, state_directory=root)
         yield Finding("virtiofsd", "ok", virtiofsd.path)

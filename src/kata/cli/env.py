@@ -11,8 +11,9 @@ from kata.config.artifacts import find_artifacts
 from kata.config.load import load_configuration
 from kata.config.model import Configuration
 from kata.errors import KataError
+from kata.hypervisor.accelerator import choose_accelerator
 from kata.hypervisor.channel import choose_guest_channel
-from kata.hypervisor.qemu.driver import QemuSettings, open_hypervisor
+from kata.hypervisor.driver import open_hypervisor
 from kata.protocol.oci.default import OCI_VERSION
 from kata.storage.virtiofsd import find_virtiofsd
 
@@ -58,9 +59,9 @@ def describe_environment(config: Configuration, root: str) -> dict[str, dict[str
 
 def _describe_hypervisor(config: Configuration, root: str) -> dict[str, Any]:
     settings = config.hypervisor
-    path = settings.path or QemuSettings().path
     table: dict[str, Any] = {
-        "Path": path,
+        "Name": config.driver,
+        "Path": settings.path,
         "DefaultVCPUs": settings.default_vcpus,
         "DefaultMemory": settings.default_memory,
         "DefaultMaxVCPUs": settings.default_maxvcpus,
@@ -69,11 +70,13 @@ def _describe_hypervisor(config: Configuration, root: str) -> dict[str, Any]:
         "SharedFS": "virtio-fs",
     }
     try:
-        hypervisor = open_hypervisor(QemuSettings(path=path, accelerator=settings.accelerator), state_directory=root)
-        table["Version"] = ".".join(str(part) for part in hypervisor.binary.version)
-        table["Accelerator"] = hypervisor.acceleration.accelerator
-        table["AcceleratorReason"] = hypervisor.acceleration.reason
-        table["GuestChannel"] = choose_guest_channel(hypervisor.find_capabilities(), settings.guest_channel)
+        hypervisor = open_hypervisor(config.driver, settings, root)
+        capabilities = hypervisor.find_capabilities()
+        table["Path"] = hypervisor.path
+        table["Version"] = hypervisor.version
+        table["Accelerator"] = capabilities.accelerator
+        table["AcceleratorReason"] = choose_accelerator(settings.accelerator, root).reason
+        table["GuestChannel"] = choose_guest_channel(capabilities, settings.guest_channel)
     except KataError as error:
         table["Error"] = str(error)
     try:

@@ -208,7 +208,6 @@ AGENT: dict[str, Foreign] = {
 
 RUNTIME: dict[str, Foreign] = {
     "name": _vital("str", "the only kind of runtime is virt_container", "virt_container"),
-    "hypervisor_name": _vital("str", "there is a driver for qemu only", "qemu"),
     "agent_name": _vital("str", "the agent is kata", "kata"),
     "disable_new_netns": _vital("bool", "QEMU always runs in the pod's network namespace"),
     "sandbox_cgroup_only": _exactly("bool", "all processes of a pod are in its cgroup", True),

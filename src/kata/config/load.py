@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from kata.config.combination import list_findings
 from kata.config.constraint import check_type
 from kata.config.model import (
+    DEFAULT_DRIVER,
     DRIVERS,
     OTHER_DRIVERS,
     AgentConfig,
@@ -58,11 +59,11 @@ class _Reading:
     """What the files say so far, and which of them said it."""
 
     def __init__(self) -> None:
-        self._values: dict[str, dict[str, Any]] = {name: {} for name in _MODELS}
+        self._values: dict[str, dict[str, Any]] = {}
         self._origins: dict[tuple[str, str], tuple[str, str]] = {}
         self._remarks: dict[str, Remark] = {}
         self._texts: dict[str, str] = {}
-        self._drivers: dict[str, str] = {}
+        self._tables: dict[str, str] = {}
 
     def lay_over(self, path: str) -> None:
         self._texts[path], document = _read_toml(path)
@@ -81,20 +82,19 @@ class _Reading:
                 if not isinstance(inner, dict):
                     self._fail(path, name, "", "is a key, where a table is needed")
                 if first == "hypervisor":
-                    self._drivers.setdefault(second, path)
+                    self._tables.setdefault(second, path)
                 self._take_table(path, first, name, inner)
 
     def _take_table(self, path: str, kind: str, table: str, content: dict[str, Any]) -> None:
         model = _MODELS.get(kind)
         known = model._field_defaults if model else {}
-        is_used = table.partition(".")[2] not in OTHER_DRIVERS
         for key, value in content.items():
             owner = _ALIASES.get((kind, key), kind)
             if key in known or owner != kind:
+                place = _name_values(table) if owner == kind else owner
                 checked = self._check_known(path, table, _MODELS[owner], key, value)
-                if is_used:
-                    self._values[owner][key] = checked
-                    self._origins[owner, key] = path, table
+                self._values.setdefault(place, {})[key] = checked
+                self._origins[place, key] = path, table
             else:
                 self._take_foreign(path, kind, table, key, value)
 
@@ -133,25 +133,42 @@ class _Reading:
 
     def finish(self, source: str) -> Configuration:
         """Put it together. Raise ConfigError for values that exclude each other, and for a VMM without a driver."""
-        for driver, path in self._drivers.items():
-            table = f"hypervisor.{driver}"
-            if driver in DRIVERS:
-                continue
-            if not any(known in self._drivers for known in DRIVERS):
-                self._fail(path, table, "", "is of a hypervisor without a driver", f"use [hypervisor.{DRIVERS[0]}]")
-            self._remark(path, table, "", "there is no driver for this hypervisor")
+        driver = self._choose_driver()
+        place = f"hypervisor.{driver}"
         config = Configuration(
-            HypervisorConfig(**self._values["hypervisor"]),
-            AgentConfig(**self._values["agent"]),
-            RuntimeConfig(**self._values["runtime"]),
+            HypervisorConfig(**self._values.get(place, {})),
+            AgentConfig(**self._values.get("agent", {})),
+            RuntimeConfig(**self._values.get("runtime", {})),
             source=source,
+            driver=driver,
         )
         for finding in list_findings(config):
-            path, table = self._origins[finding.kind, finding.key]
+            path, table = self._origins[place if finding.kind == "hypervisor" else finding.kind, finding.key]
             if finding.hint:
                 self._fail(path, table, finding.key, finding.text, finding.hint)
             self._remark(path, table, finding.key, finding.text)
         return config._replace(remarks=tuple(self._remarks.values()))
+
+    def _choose_driver(self) -> str:
+        """Return the driver that is named, or the only one that has a table."""
+        named = self._values.get("runtime", {}).get("hypervisor_name", "")
+        having = {name: DRIVERS[name] for name in self._tables if name in DRIVERS}
+        found = [*dict.fromkeys(having.values())]
+        if not named and len(found) > 1:
+            name = next(name for name in having if having[name] != found[0])
+            hint = "say in [runtime] hypervisor_name which is to be used"
+            self._fail(self._tables[name], f"hypervisor.{name}", "", f"stands beside one for {found[0]}", hint)
+        driver = DRIVERS[named] if named else found[0] if found else DEFAULT_DRIVER
+        for name, path in self._tables.items():
+            table = f"hypervisor.{name}"
+            if name in DRIVERS:
+                if DRIVERS[name] != driver:
+                    self._remark(path, table, "", f"hypervisor_name is {named}")
+                continue
+            if not found:
+                self._fail(path, table, "", "is of a hypervisor without a driver", f"use [hypervisor.{DEFAULT_DRIVER}]")
+            self._remark(path, table, "", "there is no driver for this hypervisor")
+        return driver
 
     def _remark(self, path: str, table: str, key: str, reason: str) -> None:
         name = f"[{table}] {key}".strip()
@@ -180,6 +197,12 @@ class _Reading:
         elsewhere = [name for name, keys in known.items() if key in keys]
         hint = f"it belongs into the table {elsewhere[0]}" if elsewhere else _suggest(key, known[kind])
         self._fail(path, table, key, "is no option", hint)
+
+
+def _name_values(table: str) -> str:
+    """Return what the values of a table are kept by: two tables of one driver's are one."""
+    kind, _, name = table.partition(".")
+    return f"{kind}.{DRIVERS.get(name, name)}" if kind == "hypervisor" else kind
 
 
 def _read_toml(path: str) -> tuple[str, dict[str, Any]]:

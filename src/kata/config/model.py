@@ -24,7 +24,7 @@ class HypervisorConfig(NamedTuple):
     """The VMM and the VM."""
 
     path: Annotated[str, Path(named=True)] = ""
-    """QEMU. Empty: `qemu-system-x86_64` on the PATH."""
+    """The VMM. Empty: the driver's usual name on the PATH, for QEMU `qemu-system-x86_64`."""
     kernel: Annotated[str, Path()] = ""
     """The guest's kernel. Empty: the one that `make install` built, else Debian's."""
     image: Annotated[str, Path()] = ""
@@ -94,9 +94,30 @@ class AgentConfig(NamedTuple):
     """How long to wait for the guest's first word, without the time in which the host had no CPU for it."""
 
 
+DRIVERS = {"qemu": "qemu"}
+"""Drivers by the names that their tables `[hypervisor.NAME]` may have, which are upstream's."""
+
+OTHER_DRIVERS = (
+    "acrn",
+    "clh",
+    "cloud-hypervisor",
+    "dragonball",
+    "fc",
+    "firecracker",
+    "openvmm",
+    "remote",
+    "stratovirt",
+)
+"""Upstream's names of hypervisors that have no driver here. Their tables are checked, and not used."""
+
+DEFAULT_DRIVER = "qemu"
+
+
 class RuntimeConfig(NamedTuple):
     """The host's side."""
 
+    hypervisor_name: Annotated[str, Choice(("", *DRIVERS))] = ""
+    """Which of the tables `[hypervisor.NAME]` is used. Empty: the only one, or QEMU's where there is none."""
     enable_debug: bool = False
     """Log at debug level."""
     disable_guest_seccomp: bool = False
@@ -124,27 +145,14 @@ class Remark(NamedTuple):
 
 
 class Configuration(NamedTuple):
-    """A whole configuration; `source` is the file it was read from, empty for the built-in defaults."""
+    """A whole configuration; `source` is the file it was read from, empty for the built-in defaults.
+
+    `driver` is the one that `hypervisor` is for: a value of `DRIVERS`.
+    """
 
     hypervisor: HypervisorConfig = HypervisorConfig()
     agent: AgentConfig = AgentConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     source: str = ""
     remarks: tuple[Remark, ...] = ()
-
-
-DRIVERS = ("qemu",)
-"""Hypervisors that can be run: tables `[hypervisor.NAME]`."""
-
-OTHER_DRIVERS = (
-    "acrn",
-    "clh",
-    "cloud-hypervisor",
-    "dragonball",
-    "fc",
-    "firecracker",
-    "openvmm",
-    "remote",
-    "stratovirt",
-)
-"""Upstream's names of hypervisors that have no driver here. Their tables are checked, and not used."""
+    driver: str = DEFAULT_DRIVER

@@ -32,7 +32,7 @@ def find_config(flavour: str = "") -> str | None:
         return find_config() if flavour else None
     if flavour in OTHER_DRIVERS:
         raise UnsupportedError(
-            f"there is no driver for the hypervisor {flavour}", hint="use io.containerd.kata.v2, which is QEMU"
+            f"there is no driver for the hypervisor {flavour}", hint="io.containerd.kata-qemu.v2 is QEMU"
         )
     places = " nor ".join(list_config_paths(flavour))
     raise ConfigError(f"the runtime kata-{flavour} has no configuration", hint=f"there is neither {places}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from kata.errors import ConfigError
 
 if TYPE_CHECKING:
+    from kata.config.model import HypervisorConfig
     from kata.hypervisor.spec import BlockDevice, NetDevice, PciAddress, VfioDevice, VmSpec, VmState
 
 Channel = Literal["vsock", "hybrid-vsock", "vport"]
@@ -79,9 +80,12 @@ class Vm(Protocol):
 
 
 class Hypervisor(Protocol):
-    """A driver."""
+    """A driver. `version` is its VMM's, `warning` what the operator should be told before a VM is started."""
 
     name: str
+    path: str
+    version: str
+    warning: str
 
     def find_capabilities(self) -> Capabilities:
         """What it can do here."""
@@ -99,14 +103,23 @@ _DRIVERS = {"qemu": "kata.hypervisor.qemu.driver"}
 
 
 def list_drivers() -> list[str]:
-    """Names that `find_driver` knows."""
+    """Names that `open_hypervisor` knows."""
     return sorted(_DRIVERS)
 
 
-def import_driver(name: str) -> object:
-    """The module of a driver. Its `open_hypervisor(settings, …)` makes a `Hypervisor`."""
-    try:
-        return importlib.import_module(_DRIVERS[name])
-    except KeyError as error:
-        known = ", ".join(list_drivers())
-        raise ConfigError(f"no hypervisor is called {name!r}", hint=f"one of: {known}") from error
+class DriverModule(Protocol):
+    """What a driver's module has."""
+
+    def open_configured(self, config: "HypervisorConfig", state_directory: str | None) -> Hypervisor: ...
+
+
+def open_hypervisor(name: str, config: "HypervisorConfig", state_directory: str | None) -> Hypervisor:
+    """The driver of this name, after a look at this machine, which is kept in the directory (None: nowhere).
+
+    Raise ConfigError for a name that is none's, NotFoundError without the VMM, UnsupportedError where it is too old or
+    of no use here.
+    """
+    if name not in _DRIVERS:
+        raise ConfigError(f"no hypervisor is called {name!r}", hint=f"one of: {', '.join(list_drivers())}")
+    module: DriverModule = importlib.import_module(_DRIVERS[name])
+    return module.open_configured(config, state_directory)

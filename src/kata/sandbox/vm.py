@@ -9,8 +9,7 @@ from kata.config.artifacts import Artifacts, find_artifacts
 from kata.config.model import AgentConfig, Configuration
 from kata.errors import DeadlineError, GuestError, KataError, StartError
 from kata.hypervisor.channel import AGENT_PORT, DEBUG_CONSOLE_PORT, LOG_PORT, choose_guest_channel
-from kata.hypervisor.driver import Channel, Hypervisor, Vm
-from kata.hypervisor.qemu.driver import QemuSettings, open_hypervisor
+from kata.hypervisor.driver import Channel, Hypervisor, Vm, open_hypervisor
 from kata.hypervisor.spec import Balloon, Device, NetDevice, Rng, SharedFs, VmSpec
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
@@ -138,10 +137,9 @@ async def _start(
 
 def _probe_host(site: Site) -> Host:
     config = site.config.hypervisor
-    settings = QemuSettings(path=config.path or QemuSettings().path, accelerator=config.accelerator)
-    hypervisor = open_hypervisor(settings, state_directory=site.state)
-    if hypervisor.acceleration.warning:
-        site.log.write("warning", hypervisor.acceleration.warning)
+    hypervisor = open_hypervisor(site.config.driver, config, site.state)
+    if hypervisor.warning:
+        site.log.write("warning", hypervisor.warning)
     channel = choose_guest_channel(hypervisor.find_capabilities(), config.guest_channel)
     return Host(hypervisor, find_artifacts(config), channel)
 

@@ -81,7 +81,6 @@ def test_no_option_is_both_known_and_without_effect() -> None:
         ("agent.kata", "policy", "package agent_policy"),
         ("runtime", "emptydir_mode", "block-encrypted"),
         ("runtime", "experimental", ["force_guest_pull"]),
-        ("runtime", "hypervisor_name", "clh"),
     ],
 )
 def test_protection_that_cannot_be_had_is_an_error_and_not_left_out(

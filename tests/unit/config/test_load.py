@@ -84,7 +84,7 @@ def test_a_mistake_in_a_drop_in_names_the_drop_in(tmp_path: Path) -> None:
         ('[hypervisor.qemu]\naccelerator = "xen"', 'it takes "auto", "kvm", "tcg"'),
         ("[hypervisor]\nqemu = 5", "qemu.* is a key"),
         ("[hypervisor.xen]", r"\[hypervisor.xen\] is no table"),
-        ("[hypervisor.clh]", r"toml:1: \[hypervisor.clh\] is of a hypervisor without a driver"),
+        ("[hypervisor.remote]", r"toml:1: \[hypervisor.remote\] is of a hypervisor without a driver"),
         ("[agents.kata]", r"toml:1: .*did you mean agent.kata"),
         ("key = 1", "toml:1: key key stands outside of any table"),
         ("[", "configuration.toml"),
@@ -111,12 +111,12 @@ def test_the_timeout_of_a_creation_counts_in_the_agents_table_too(tmp_path: Path
 
 
 def test_a_table_of_another_hypervisor_beside_qemus_is_checked_and_not_used(tmp_path: Path) -> None:
-    text = "[hypervisor.qemu]\n[hypervisor.clh]\ndefault_vcpus = 7\nconfidential_guest = true\n"
+    text = "[hypervisor.qemu]\n[hypervisor.dragonball]\ndefault_vcpus = 7\nconfidential_guest = true\n"
 
     config = load_configuration(_write(tmp_path, text))
 
     assert config.hypervisor.default_vcpus == 1
-    assert [remark.key for remark in config.remarks] == ["[hypervisor.clh]"]
+    assert [remark.key for remark in config.remarks] == ["[hypervisor.dragonball]"]
     with pytest.raises(ConfigError, match="whole number"):
         load_configuration(_write(tmp_path, text.replace("7", "'7'")))
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kata.config.model import HypervisorConfig
 from kata.errors import ConfigError, HostError, NotFoundError, UnsupportedError
 from kata.hypervisor.channel import choose_guest_channel, format_port_name
-from kata.hypervisor.driver import Capabilities, import_driver
+from kata.hypervisor.driver import Capabilities, open_hypervisor
 from kata.hypervisor.identity import FIRST_ID, LAST_ID, derive_user_id
 from kata.hypervisor.qemu.binary import find_binary, parse_version
 from kata.hypervisor.qemu.confinement import confine
@@ -99,4 +100,4 @@ def test_ports_have_the_names_that_the_guest_looks_for() -> None:
 
 def test_an_unknown_driver_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"'xen' \(one of: qemu\)"):
-        import_driver("xen")
+        open_hypervisor("xen", HypervisorConfig(), None)

@@ -128,8 +128,8 @@ def test_a_configuration_that_comes_as_a_body_is_put_beside_the_sandbox(tmp_path
 
 def test_a_hypervisor_without_a_driver_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("KATA_CONF_FILE", raising=False)
-    with pytest.raises(UnsupportedError, match="no driver for the hypervisor clh"):
-        ConfigChoice("clh", b"").find(None, str(tmp_path))
+    with pytest.raises(UnsupportedError, match="no driver for the hypervisor dragonball"):
+        ConfigChoice("dragonball", b"").find(None, str(tmp_path))
     with pytest.raises(ConfigError, match="kata-nonsense has no configuration"):
         ConfigChoice("nonsense", b"").find(None, str(tmp_path))
 

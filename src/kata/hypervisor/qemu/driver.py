@@ -6,6 +6,7 @@ import stat
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
+from kata.config.model import HypervisorConfig
 from kata.errors import ConfigError, KataError, StartError
 from kata.hypervisor.accelerator import AcceleratorReport, choose_accelerator
 from kata.hypervisor.driver import Capabilities
@@ -46,6 +47,9 @@ class Qemu:
         self.settings = settings
         self.binary: QemuBinary = find_binary(settings.path, state_directory)
         self.acceleration: AcceleratorReport = choose_accelerator(settings.accelerator, state_directory)
+        self.path = self.binary.path
+        self.version = ".".join(str(part) for part in self.binary.version)
+        self.warning = self.acceleration.warning or ""
 
     def find_capabilities(self) -> Capabilities:
         return Capabilities(
@@ -170,3 +174,9 @@ def _remove_directory(path: str) -> None:
 def open_hypervisor(settings: QemuSettings | None = None, *, state_directory: str | None) -> Qemu:
     """The driver, after a look at this machine. Raise what `find_binary` and `choose_accelerator` raise."""
     return Qemu(settings or QemuSettings(), state_directory)
+
+
+def open_configured(config: HypervisorConfig, state_directory: str | None) -> Qemu:
+    """The driver as the operator wants it."""
+    settings = QemuSettings(path=config.path or QemuSettings().path, accelerator=config.accelerator)
+    return Qemu(settings, state_directory)
