@@ -10,6 +10,7 @@ import os
 from typing import Protocol
 
 from kata.agent.reaper import Reaper
+from kata.agent.spans import SPANS
 from kata.errors import HostError
 from kata.sys.file import read_text
 from kata.sys.tree import remove_tree
@@ -107,7 +108,8 @@ class Crun:
         argv = ["crun", "--cgroup-manager=cgroupfs", f"--root={_STATE}", f"--log={log}", *arguments]
         null = -1 if stdio else os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
-            status = await self._reaper.run(argv, stdio=stdio or (null, null, null), timeout=self._timeout)
+            with SPANS.measure(f"crun {arguments[0]}"):
+                status = await self._reaper.run(argv, stdio=stdio or (null, null, null), timeout=self._timeout)
         finally:
             if null >= 0:
                 os.close(null)

@@ -12,6 +12,7 @@ from kata.agent.device import HANDLERS
 from kata.agent.forward import list_forward_services
 from kata.agent.options import Options
 from kata.agent.sandbox import SHARE, Sandbox
+from kata.agent.spans import SPANS
 from kata.agent.stats import read_network, read_stats
 from kata.agent.storage import resize_ephemeral
 from kata.agent.termination import read_termination_log
@@ -37,6 +38,11 @@ _REFUSED = {
     "SetIPTables": "its image has no iptables",
     "ResizeVolume": "upstream's agent does not either",
 }
+
+_TIMED = frozenset(
+    {"CreateSandbox", "UpdateInterface", "UpdateRoutes", "CreateContainer", "StartContainer", "ExecProcess"}
+)
+"""The calls that make up a start, for the host's timeline."""
 
 Handler = Callable[[Any], Awaitable[Message]]
 
@@ -185,6 +191,9 @@ class GuestService:
         container = self._sandbox.find_container(request.container_id)
         return inspection.ListProcessesResponse(processes=inspect.list_processes(container.cgroup.list_pids()))
 
+    async def list_spans(self, _: types.Empty) -> Message:
+        return SPANS.describe()
+
     async def list_routes(self, _: agent.ListRoutesRequest) -> Message:
         return agent.Routes(Routes=network.list_routes(self._open_netlink()))
 
@@ -252,6 +261,17 @@ def _refuse(name: str, reason: str) -> Handler:
     return refuse
 
 
+def _time(name: str, handler: Handler) -> Handler:
+    if name not in _TIMED:
+        return handler
+
+    async def timed(request: Any) -> Message:
+        with SPANS.measure(name):
+            return await handler(request)
+
+    return timed
+
+
 def build_services(sandbox: Sandbox, uevents: Uevents, options: Options, finish: Callable[[], None]) -> Services:
     """The tables of all services."""
     own, guest, up = AgentService(sandbox, finish), GuestService(sandbox, uevents, options), HealthService()
@@ -293,8 +313,11 @@ def build_services(sandbox: Sandbox, uevents: Uevents, options: Options, finish:
         *((name, Message, _refuse(name, reason)) for name, reason in _REFUSED.items()),
     )
     return {
-        "grpc.AgentService": {name: Method(request, handler) for name, request, handler in rows},
-        inspection.SERVICE: {"ListProcesses": Method(inspection.ListProcessesRequest, guest.list_processes)},
+        "grpc.AgentService": {name: Method(request, _time(name, handler)) for name, request, handler in rows},
+        inspection.SERVICE: {
+            "ListProcesses": Method(inspection.ListProcessesRequest, guest.list_processes),
+            "ListSpans": Method(types.Empty, guest.list_spans),
+        },
         **list_forward_services(),
         **clock.list_clock_services(),
         "grpc.Health": {

@@ -14,6 +14,7 @@ from kata.agent.log import Log
 from kata.agent.namespace import drop_shared_namespaces, hold_pid_namespace, make_shared_namespaces
 from kata.agent.oom import OomEvents
 from kata.agent.options import Options
+from kata.agent.spans import SPANS
 from kata.agent.storage import Storages
 from kata.agent.uevent import Uevents
 from kata.errors import ExistsError, HostError, KataError, NotFoundError, StateError, UsageError
@@ -114,8 +115,10 @@ class Sandbox:
         bundle = Bundle(BASE, container_id)
         container: Container | None = None
         try:
-            self._held[container_id] = await self.storages.add(request.storages, container_id)
-            container = await self._prepare(request, bundle)
+            with SPANS.measure("storages"):
+                self._held[container_id] = await self.storages.add(request.storages, container_id)
+            with SPANS.measure("bundle"):
+                container = await self._prepare(request, bundle)
             await container.create()
         except BaseException:
             await self._undo(container_id, bundle, container)

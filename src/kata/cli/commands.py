@@ -261,11 +261,12 @@ COMMANDS = {
         ),
         Command(
             "timeline",
-            "print how long each phase of a sandbox's start took",
+            "print how long each phase of a sandbox's start took, on the host and in the guest",
             "<sandbox-id>",
             1,
             1,
             "timeline:run_timeline",
+            (Flag("html", "switch", "print a picture of it, one page of HTML"),),
         ),
         Command(
             "metrics",

@@ -1,9 +1,8 @@
 """The phases of a sandbox's life, timed: what `kata-runtime timeline` shows."""
 
 import json
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -19,13 +18,14 @@ _MOST = 128
 class Phase(NamedTuple):
     """A span. `start_ms` counts from the start of the timeline, `ms` is its length; both in milliseconds.
 
-    `failed` tells that it ended with an error.
+    `failed` tells that it ended with an error, `in_guest` that the agent timed it.
     """
 
     name: str
     start_ms: float
     ms: float
     failed: bool = False
+    in_guest: bool = False
 
 
 class Timeline:
@@ -33,7 +33,7 @@ class Timeline:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._zero = time.monotonic()
+        self.zero = time.monotonic()
         self._began = time.time()
         self.phases: list[Phase] = []
         self.current = "idle"
@@ -50,24 +50,38 @@ class Timeline:
             failed = False
         finally:
             now = time.monotonic()
-            self.phases.append(Phase(name, (start - self._zero) * 1e3, (now - start) * 1e3, failed))
+            self.phases.append(Phase(name, (start - self.zero) * 1e3, (now - start) * 1e3, failed))
             if len(self.phases) > _MOST:
                 del self.phases[_FIRST]
 
-    def write(self) -> None:
+    def describe(self, others: Iterable[Phase] = ()) -> str:
+        """Return the phases, and `others` after them, as JSON that `parse_phases` reads."""
         rows: list[dict[str, Any]] = []
-        for phase in self.phases:
+        for phase in (*self.phases, *others):
             rows.append({"phase": phase.name, "start_ms": round(phase.start_ms, 1), "ms": round(phase.ms, 1)})
             if phase.failed:
                 rows[-1]["failed"] = True
-        replace_file(self._path, json.dumps({"began": self._began, "phases": rows}))
+            if phase.in_guest:
+                rows[-1]["in_guest"] = True
+        return json.dumps({"began": self._began, "phases": rows})
+
+    def write(self) -> None:
+        replace_file(self._path, self.describe())
+
+
+def parse_phases(text: str) -> list[Phase]:
+    """Read what `Timeline.describe` returned, in order of start."""
+    phases = [
+        Phase(row["phase"], row["start_ms"], row["ms"], row.get("failed", False), row.get("in_guest", False))
+        for row in json.loads(text)["phases"]
+    ]
+    return sorted(phases, key=lambda phase: phase.start_ms)
 
 
 def read_phases(path: str) -> list[Phase]:
     """Read what `Timeline.write` wrote, in order of start. A missing file is an empty timeline."""
-    if not os.path.exists(path):
+    try:
+        with open(path) as file:
+            return parse_phases(file.read())
+    except FileNotFoundError:
         return []
-    with open(path) as file:
-        rows = json.load(file)["phases"]
-    phases = [Phase(row["phase"], row["start_ms"], row["ms"], row.get("failed", False)) for row in rows]
-    return sorted(phases, key=lambda phase: phase.start_ms)

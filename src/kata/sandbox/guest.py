@@ -142,6 +142,11 @@ class Guest:
         answer = await self.client.call(inspect.SERVICE, "ListProcesses", request, reply, timeout=REQUEST_TIMEOUT)
         return answer.processes
 
+    async def list_spans(self) -> inspect.ListSpansResponse:
+        """Return what the agent did and when. Only this project's agent can tell."""
+        reply = inspect.ListSpansResponse
+        return await self.client.call(inspect.SERVICE, "ListSpans", Empty(), reply, timeout=_STATS_TIMEOUT)
+
     async def read_clock(self) -> int:
         """Return the guest's time, in nanoseconds since the epoch. Only this project's agent can tell it."""
         return (await self._clock("Compare", Empty(), clock.Reading)).nanoseconds

@@ -7,12 +7,14 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from kata.errors import NotFoundError, UsageError
+from kata.errors import KataError, NotFoundError, UsageError
 from kata.observe.log import Log
+from kata.observe.timeline import Phase
 from kata.protocol.exposition import CONTENT_TYPE, encode_families
 from kata.protocol.http import Request, Response
 from kata.protocol.messages.csi import VolumeStatsResponse
 from kata.sandbox.guest import Guest
+from kata.sandbox.guestphases import read_guest_phases
 from kata.sandbox.metrics import measure_sandbox
 from kata.sandbox.overhead import Overhead
 from kata.sandbox.sandbox import Sandbox
@@ -37,6 +39,7 @@ class ManagementCalls:
             "/iptables": {"GET": self._read_rules, "PUT": self._write_rules},
             "/ip6tables": {"GET": self._read_rules, "PUT": self._write_rules},
             "/policy": {"PUT": self._set_policy},
+            "/timeline": {"GET": self._tell_timeline},
         }
 
     async def serve(self, request: Request) -> Response:
@@ -102,6 +105,18 @@ class ManagementCalls:
             raise UsageError("the policy is not UTF-8") from error
         await self._guest.set_policy(policy)
         return Response(200)
+
+    async def _tell_timeline(self, _: Request) -> Response:
+        """Answer the host's phases, and the guest's as long as it tells them."""
+        timeline = self._sandbox.timeline
+        vm = self._sandbox.vm
+        guests: list[Phase] = []
+        if vm is not None:
+            try:
+                guests = await read_guest_phases(vm.guest, timeline.zero)
+            except KataError as error:
+                self._log.write("warning", "the guest does not tell its part of the timeline", error=str(error))
+        return Response(200, timeline.describe(guests).encode(), {"Content-Type": "application/json"})
 
 
 def describe_volume(stats: VolumeStatsResponse) -> dict[str, Any]:

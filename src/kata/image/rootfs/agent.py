@@ -16,14 +16,16 @@ _PARTS = ("__init__.py", "errors.py", "sys", "protocol", "transport", "agent")
 _LAUNCHER = b"""\
 #!/usr/bin/python3 -IS
 import sys
+from time import monotonic_ns
 
+began = monotonic_ns()
 sys.path.insert(0, "/usr/lib/kata")
 from kata.sys.deferred import defer_modules
 
 defer_modules()
 from kata.agent.main import main
 
-sys.exit(main())
+sys.exit(main(began))
 """
 
 _DIRECTORIES = ("dev", "mnt", "proc", "root", "run", "sys", "var/lib", "var/log", "usr/lib/kata")

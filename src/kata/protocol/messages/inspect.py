@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kata.protocol.protobuf import Message, int32, repeated, string, uint32, uint64
+from kata.protocol.protobuf import Message, boolean, int32, repeated, string, uint32, uint64
 
 SERVICE = "kata.agent.v1.Inspect"
 
@@ -35,3 +35,19 @@ class ProcessInfo(Message):
 
 class ListProcessesResponse(Message):
     processes: list[ProcessInfo] = repeated(1, ProcessInfo)
+
+
+class Span(Message):
+    """Something that took its time. `start` and `length` in nanoseconds, on the guest's monotonic clock."""
+
+    name: str = string(1)
+    start: int = uint64(2)
+    length: int = uint64(3)
+    failed: bool = boolean(4)
+
+
+class ListSpansResponse(Message):
+    """`now` is the same clock's time when the answer was made."""
+
+    now: int = uint64(1)
+    spans: list[Span] = repeated(2, Span)
