@@ -324,6 +324,7 @@ def run_shared(tmp_path: Path, spec: VmSpec, body: Callable[[Share, Guest], Awai
         share = Share(str(tmp_path / "shared"), spec.id)
         share.open()
         daemon = start_virtiofsd(find_virtiofsd(), share.export, spec.directory)
+        assert daemon.connection is not None
         devices = (*spec.devices, SharedFs("kataShared", daemon.connection.fileno()))
         try:
             async with boot(open_driver(tmp_path), spec._replace(devices=devices)) as guest:

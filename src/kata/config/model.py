@@ -35,9 +35,9 @@ class HypervisorConfig(NamedTuple):
     """Words added to the guest's kernel command line, after this runtime's own."""
     accelerator: Annotated[str, Choice(("auto", "kvm", "tcg"))] = "auto"
     """`kvm`, `tcg` (software emulation), or `auto`: measure once per boot whether KVM is of use. Not upstream's."""
-    guest_channel: Annotated[str, Choice(("auto", "vsock", "vport"))] = "auto"
-    """How to reach the guest: `vsock`, `vport` (virtio-serial), or `auto`: vsock where the host has it. Not
-    upstream's."""
+    guest_channel: Annotated[str, Choice(("auto", "vsock", "hybrid-vsock", "vport"))] = "auto"
+    """How to reach the guest: `vsock`, `hybrid-vsock` (vsock that ends in the VMM), `vport` (virtio-serial), or `auto`:
+    the first of them that driver and host have. Not upstream's."""
     default_vcpus: Annotated[int, Range(-1, 240, "vCPUs")] = 1
     """Processors of a VM whose pod has no CPU limit. -1: as many as the host has. 0: 1."""
     default_maxvcpus: Annotated[int, Range(0, 240, "vCPUs")] = 0

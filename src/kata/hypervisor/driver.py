@@ -13,7 +13,10 @@ Channel = Literal["vsock", "hybrid-vsock", "vport"]
 
 
 class Capabilities(NamedTuple):
-    """What a driver can do on this machine. `channels` are ways to talk to the agent, the best first."""
+    """What a driver can do on this machine. `channels` are ways to talk to the agent, the best first.
+
+    With `connects_shares` its VMM connects to the daemons of shared file systems by itself.
+    """
 
     channels: tuple[Channel, ...]
     accelerator: str
@@ -27,6 +30,7 @@ class Capabilities(NamedTuple):
     template: bool = False
     vcpu_hotplug: bool = False
     memory_hotplug: bool = False
+    connects_shares: bool = False
 
 
 class VmExit(NamedTuple):
@@ -90,6 +94,9 @@ class Hypervisor(Protocol):
     def find_capabilities(self) -> Capabilities:
         """What it can do here."""
 
+    def find_hybrid_socket(self, spec_directory: str, sandbox: str) -> str:
+        """Where the VMM of a sandbox listens for the host's side of a `HybridVsock`, "" for a driver without."""
+
     async def start(self, spec: "VmSpec", *, timeout: float) -> Vm:
         """Start a VM; nothing is left behind when it fails.
 
@@ -99,7 +106,9 @@ class Hypervisor(Protocol):
 
 
 # Modules by name, not classes: a driver is imported when it is asked for.
-_DRIVERS = {"qemu": "kata.hypervisor.qemu.driver"}
+_DRIVERS = {
+    "qemu": "kata.hypervisor.qemu.driver",
+}
 
 
 def list_drivers() -> list[str]:

@@ -30,11 +30,15 @@ class NetDevice(NamedTuple):
 
 
 class SharedFs(NamedTuple):
-    """A vhost-user file system. `socket` is a descriptor connected to its daemon."""
+    """A vhost-user file system. `socket` is a descriptor connected to its daemon.
+
+    With -1 the VMM is to connect to `path`, at which the daemon listens (`Capabilities.connects_shares`).
+    """
 
     tag: str
     socket: int
     queue_size: int = 1024
+    path: str = ""
 
 
 class Vsock(NamedTuple):
@@ -42,6 +46,12 @@ class Vsock(NamedTuple):
 
     cid: int
     vhost: int
+
+
+class HybridVsock(NamedTuple):
+    """Vsock that ends in the VMM, at a Unix socket where the host asks for a port (`Hypervisor.find_hybrid_socket`)."""
+
+    cid: int
 
 
 class SerialPort(NamedTuple):
@@ -66,7 +76,7 @@ class VfioDevice(NamedTuple):
     address: str
 
 
-Device = BlockDevice | NetDevice | SharedFs | Vsock | SerialPort | Rng | Balloon | VfioDevice
+Device = BlockDevice | NetDevice | SharedFs | Vsock | HybridVsock | SerialPort | Rng | Balloon | VfioDevice
 
 
 class VmSpec(NamedTuple):

@@ -9,7 +9,7 @@ from kata.config.artifacts import Artifacts, find_artifacts
 from kata.config.model import AgentConfig, Configuration
 from kata.errors import DeadlineError, GuestError, KataError, StartError
 from kata.hypervisor.channel import AGENT_PORT, DEBUG_CONSOLE_PORT, LOG_PORT, choose_guest_channel
-from kata.hypervisor.driver import Channel, Hypervisor, Vm, open_hypervisor
+from kata.hypervisor.driver import Capabilities, Channel, Hypervisor, Vm, open_hypervisor
 from kata.hypervisor.spec import Balloon, Device, NetDevice, Rng, SharedFs, VmSpec
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
@@ -74,6 +74,7 @@ class Host(NamedTuple):
     """What the host has to start a VM with."""
 
     hypervisor: Hypervisor
+    capabilities: Capabilities
     artifacts: Artifacts
     channel: Channel
 
@@ -116,16 +117,16 @@ async def _start(
             share = Share(SHARE_BASE, site.id)
             share.open()
             owned.callback(share.release)
-            virtiofsd = _start_virtiofsd(site, share)
+            virtiofsd = _start_virtiofsd(site, share, connect=not host.capabilities.connects_shares)
             owned.push_async_callback(virtiofsd.stop)
-        line = open_line(host.channel, site.directory)
+        line = open_line(host.channel, site.directory, host.hypervisor.find_hybrid_socket(site.directory, site.id))
         owned.callback(line.close)
         with timeline.measure("vmm"):
             spec = _describe_vm(site, size, host, virtiofsd, line, cards)._replace(hotplug_ports=ports)
             machine = await host.hypervisor.start(spec, timeout=_VMM_TIMEOUT)
             owned.push_async_callback(machine.stop, timeout=_STOP_TIMEOUT)
             record_process(site.directory, machine.pid)
-            virtiofsd.connection.close()
+            virtiofsd.hand_over()
         read_console.append(machine.read_console)
         with timeline.measure("guest boot"):
             guest = await _reach_agent(site, machine, virtiofsd, line)
@@ -140,14 +141,16 @@ def _probe_host(site: Site) -> Host:
     hypervisor = open_hypervisor(site.config.driver, config, site.state)
     if hypervisor.warning:
         site.log.write("warning", hypervisor.warning)
-    channel = choose_guest_channel(hypervisor.find_capabilities(), config.guest_channel)
-    return Host(hypervisor, find_artifacts(config), channel)
+    capabilities = hypervisor.find_capabilities()
+    channel = choose_guest_channel(capabilities, config.guest_channel)
+    return Host(hypervisor, capabilities, find_artifacts(config), channel)
 
 
-def _start_virtiofsd(site: Site, share: Share) -> Virtiofsd:
+def _start_virtiofsd(site: Site, share: Share, *, connect: bool) -> Virtiofsd:
     config = site.config.hypervisor
     binary = find_virtiofsd(config.virtio_fs_daemon, state_directory=site.state)
-    virtiofsd = start_virtiofsd(binary, share.export, site.directory, cache=config.virtio_fs_cache)
+    cache = config.virtio_fs_cache
+    virtiofsd = start_virtiofsd(binary, share.export, site.directory, cache=cache, connect=connect)
     record_process(site.directory, virtiofsd.pid)
     return virtiofsd
 
@@ -157,7 +160,7 @@ def _describe_vm(
 ) -> VmSpec:
     config = site.config.hypervisor
     devices: list[Device] = [
-        SharedFs(SHARE_TAG, virtiofsd.connection.fileno(), config.virtio_fs_queue_size),
+        SharedFs(SHARE_TAG, _find_descriptor(virtiofsd), config.virtio_fs_queue_size, virtiofsd.path),
         Rng(),
         *line.devices,
         *cards,
@@ -176,6 +179,10 @@ def _describe_vm(
         kernel_parameters=tuple(list_kernel_parameters(site.config, host.artifacts, line.server)),
         devices=tuple(devices),
     )
+
+
+def _find_descriptor(virtiofsd: Virtiofsd) -> int:
+    return -1 if virtiofsd.connection is None else virtiofsd.connection.fileno()
 
 
 def list_kernel_parameters(config: Configuration, artifacts: Artifacts, server: str) -> list[str]:

@@ -8,6 +8,7 @@ off here.
 import os
 import resource
 import socket
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from kata.errors import ConfigError, HostError, NotFoundError
@@ -105,12 +106,16 @@ def _may_raise_limits() -> bool:
 
 
 class Virtiofsd:
-    """A running virtiofsd. `connection` goes into `SharedFs.socket`; close it when the VMM has inherited it."""
+    """A running virtiofsd. `connection` goes into `SharedFs.socket`, or `path` where a VMM connects by itself.
 
-    def __init__(self, child: Child, connection: socket.socket, log: BoundedLog) -> None:
+    Call `hand_over` when the VMM has inherited the one, or has connected to the other.
+    """
+
+    def __init__(self, child: Child, connection: socket.socket | None, log: BoundedLog, path: str = "") -> None:
         self.pid = child.pid
         self.start_ticks = child.start_ticks
         self.connection = connection
+        self.path = path
         self._child = child
         self._log = log
 
@@ -123,9 +128,17 @@ class Virtiofsd:
         """Wait for its end. It ends by itself when the VM does."""
         return await self._child.wait()
 
+    def hand_over(self) -> None:
+        """Let go of the connection, and of the path, which nobody else shall connect to. May be repeated."""
+        if self.connection is not None:
+            self.connection.close()
+        elif self.path:
+            with suppress(FileNotFoundError):
+                os.unlink(self.path)
+
     async def stop(self) -> Ending:
         """End it and release what it held. May be repeated."""
-        self.connection.close()
+        self.hand_over()
         try:
             return await self._child.stop()
         finally:
@@ -133,26 +146,35 @@ class Virtiofsd:
 
 
 def start_virtiofsd(
-    binary: VirtiofsdBinary, export: str, directory: str, *, cache: str = "auto", name: str = "virtiofsd"
+    binary: VirtiofsdBinary,
+    export: str,
+    directory: str,
+    *,
+    cache: str = "auto",
+    name: str = "virtiofsd",
+    connect: bool = True,
 ) -> Virtiofsd:
-    """Serve `export` on a connected socket. `directory` is the sandbox's own, for the log.
+    """Serve `export` on a connected socket, or on one to connect to. `directory` is the sandbox's own, for the log.
 
     Does not wait until it serves: the VMM does that by talking to it. The socket is bound and connected before the
     daemon exists (the connection waits in the backlog), and its path is gone again before anyone else could find it.
     """
     path = os.path.join(directory, f"{name}.sock")
     with listen_unix(path, backlog=1) as server:
-        try:
-            connection = connect_unix(path)
-        finally:
-            os.unlink(path)
+        connection = None
+        if connect:
+            try:
+                connection = connect_unix(path)
+            finally:
+                os.unlink(path)
         log = BoundedLog(os.path.join(directory, f"{name}.log"), limit=_LOG_LIMIT)
         try:
             arguments = build_virtiofsd_arguments(binary, export, server.fileno(), cache=cache, files=find_file_limit())
             argv = ["setpriv", "--pdeathsig", "KILL", "--", *arguments]
             child = start_child("virtiofsd", argv, descriptors=(server.fileno(),), log=log)
         except BaseException:
-            connection.close()
+            if connection is not None:
+                connection.close()
             log.close()
             raise
-    return Virtiofsd(child, connection, log)
+    return Virtiofsd(child, connection, log, "" if connect else path)

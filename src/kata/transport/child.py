@@ -127,9 +127,15 @@ class Child:
 
 
 def start_child(
-    name: str, argv: Sequence[str], *, descriptors: Sequence[int] = (), cwd: str = "/", log: BoundedLog | None = None
+    name: str,
+    argv: Sequence[str],
+    *,
+    descriptors: Sequence[int] = (),
+    cwd: str = "/",
+    log: BoundedLog | None = None,
+    output: int = subprocess.DEVNULL,
 ) -> Child:
-    """Start a program. Descriptors keep their numbers in the child; standard input and output are /dev/null.
+    """Start a program. Descriptors keep their numbers in the child; standard input is /dev/null, and `output` too.
 
     `name` is what errors call it. Standard error goes to `log`, and its end into `Ending`. Raise HostError.
     """
@@ -138,7 +144,7 @@ def start_child(
         process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=output,
             stderr=subprocess.PIPE,
             pass_fds=tuple(descriptors),
             cwd=cwd,

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from kata.errors import Code, DeadlineError, GuestError, KataError
 from kata.protocol.http import (
@@ -161,15 +161,17 @@ async def fetch(
     method: str = "GET",
     body: bytes = b"",
     max_body: int = _MAX_RESPONSE,
+    descriptors: Sequence[int] = (),
 ) -> Response:
     """Send one request to the server at a Unix socket, and return its response, whatever its status.
 
-    All of it takes `timeout` seconds at most. `peer` names the server in errors. Raise GuestError where nobody listens,
-    DeadlineError, or ProtocolError.
+    `descriptors` travel with it as SCM_RIGHTS (unix(7)). All of it takes `timeout` seconds at most. `peer` names the
+    server in errors. Raise GuestError where nobody listens, DeadlineError, or ProtocolError.
     """
     try:
         async with asyncio.timeout(timeout):
-            return await _fetch(path, encode_request(method, target, body=body), ResponseReader(max_body=max_body))
+            request = encode_request(method, target, body=body)
+            return await _fetch(path, request, ResponseReader(max_body=max_body), descriptors)
     except TimeoutError as error:
         raise DeadlineError(f"{peer} did not answer {target} within {timeout:g} s") from error
     except OSError as error:
@@ -177,11 +179,14 @@ async def fetch(
         raise GuestError(f"{peer} cannot be reached at {path}: {reason}", status=Code.UNAVAILABLE) from error
 
 
-async def _fetch(path: str, request: bytes, reader: ResponseReader) -> Response:
+async def _fetch(path: str, request: bytes, reader: ResponseReader, descriptors: Sequence[int]) -> Response:
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as client:
         with shorten_path(path) as short:
             await loop.sock_connect(client, short)
+        if descriptors:  # one byte, so that the rest is sent however much the socket takes
+            socket.send_fds(client, [request[:1]], descriptors)
+            request = request[1:]
         await loop.sock_sendall(client, request)
         while True:
             response = reader.feed(await loop.sock_recv(client, _CHUNK))

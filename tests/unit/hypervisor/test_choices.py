@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from kata.config.model import HypervisorConfig
 from kata.errors import ConfigError, HostError, NotFoundError, UnsupportedError
 from kata.hypervisor.channel import choose_guest_channel, format_port_name
+from kata.hypervisor.confinement import confine
 from kata.hypervisor.driver import Capabilities, open_hypervisor
 from kata.hypervisor.identity import FIRST_ID, LAST_ID, derive_user_id
 from kata.hypervisor.qemu.binary import find_binary, parse_version
-from kata.hypervisor.qemu.confinement import confine
 
 QEMU = Capabilities(channels=("vsock", "vport"), accelerator="tcg")
 

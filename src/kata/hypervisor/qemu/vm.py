@@ -5,17 +5,14 @@ import socket
 from contextlib import ExitStack, suppress
 
 from kata.errors import GuestError, KataError
+from kata.hypervisor.console import Console
 from kata.hypervisor.driver import VmExit
 from kata.hypervisor.qemu.hotplug import Hotplug
 from kata.hypervisor.spec import BlockDevice, NetDevice, PciAddress, VfioDevice, VmSpec, VmState
 from kata.protocol.qmp import Event
-from kata.protocol.text import clean_text
 from kata.transport.boundedlog import BoundedLog
 from kata.transport.child import Child, Ending
 from kata.transport.qmp import QmpSession
-
-_CONSOLE_TAIL = 4096
-_READ = 65536
 
 # RunState of QEMU's qapi/run-state.json; all that is not here and not "running" stands still.
 _STATES: dict[str, VmState] = {
@@ -38,16 +35,12 @@ class QemuVm:
         self.ended_by_itself = False
         self._child = child
         self._session = session
-        self._console = console
-        self._log = log
+        self._console = Console(console, log)
         self._undo = undo
         self._shutdown: Event | None = None
         self._released = False
         self._hotplug = Hotplug(session, spec.hotplug_ports)
-        self._loop = asyncio.get_running_loop()
         session.on_event = self._see_event
-        console.setblocking(False)
-        self._loop.add_reader(console, self._drain_console)
 
     async def open_session(self, *, timeout: float) -> None:
         """Wait until QEMU takes commands, or has ended, whichever is first."""
@@ -71,25 +64,8 @@ class QemuVm:
         if event.name == "SHUTDOWN":
             self._shutdown = event
 
-    def _drain_console(self) -> None:
-        """Log what the guest wrote; a bounded amount, so that a guest that floods its console cannot hold the loop."""
-        for _ in range(4):
-            try:
-                data = self._console.recv(_READ)
-            except BlockingIOError:
-                return
-            except OSError:
-                data = b""
-            if not data:
-                self._loop.remove_reader(self._console)
-                return
-            self._log.write(data)
-
     def read_console(self) -> str:
-        if not self._released:
-            self._drain_console()
-        tail = self._log.read_tail(_CONSOLE_TAIL).decode(errors="replace").replace("\r\n", "\n")
-        return clean_text(tail, keep="\n\t").strip()
+        return self._console.read_tail()
 
     async def wait_exit(self) -> VmExit:
         ending = await self._child.wait()
@@ -146,7 +122,7 @@ class QemuVm:
         if self._released:
             return
         self._released = True
-        self._loop.remove_reader(self._console)
+        self._console.close()
         await self._session.close()
         self._undo.close()
 

@@ -53,12 +53,10 @@ class Modules:
 
 def build_debian_kernel(store: Store, sources: Path) -> DebianKernel:
     """Fetch the kernel and build its initramfs, or find both in the cache. `sources` is a directory with `kata`."""
-    require_tools(_TOOLS)
-    packages, release = _find_image()
-    root = _unpack_image(store, packages)
+    root, release = fetch_debian_kernel(store)
     modules = read_modules(root, release)
     tree, inputs = plan_tree(store, sources, debug=False)
-    inputs |= {"kernel": _list_names(packages), "modules": list(modules.files), "at_boot": modules.at_boot}
+    inputs |= {"kernel": root.name, "modules": list(modules.files), "at_boot": modules.at_boot}
 
     def produce(directory: Path) -> None:
         add_modules(tree, modules)
@@ -66,6 +64,13 @@ def build_debian_kernel(store: Store, sources: Path) -> DebianKernel:
 
     entry = store.fill("debian-initrd", hash_inputs(inputs), produce)
     return DebianKernel(root / f"boot/vmlinuz-{release}", entry / "initrd", release, inputs)
+
+
+def fetch_debian_kernel(store: Store) -> tuple[Path, str]:
+    """Return the kernel's unpacked packages in the cache, with modules.dep, and its release."""
+    require_tools(_TOOLS)
+    packages, release = _find_image()
+    return _unpack_image(store, packages), release
 
 
 def add_modules(tree: Tree, modules: Modules) -> None:

@@ -1,4 +1,4 @@
-"""How QEMU is kept from the host: a user of its own, no capabilities, no way to new ones, gone with its parent."""
+"""How a VMM is kept from the host: a user of its own, no capabilities, no way to new ones, gone with its parent."""
 
 import os
 import stat
@@ -31,6 +31,6 @@ def _find_kvm_group(device: str = "/dev/kvm") -> int | None:
     if status.st_mode & stat.S_IRGRP and status.st_mode & stat.S_IWGRP:
         return status.st_gid
     raise UnsupportedError(
-        f"{device} is open to its owner alone, and QEMU runs under a user of its own",
+        f"{device} is open to its owner alone, and a VMM runs under a user of its own",
         hint=f"chgrp kvm {device} && chmod 0660 {device}",
     )
