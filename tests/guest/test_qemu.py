@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from isolation import run_with_own_mounts
-from kata.errors import ConfigError, DeadlineError, StartError
+from kata.errors import ConfigError, DeadlineError, NotFoundError, StartError
 from kata.hypervisor.identity import derive_user_id
 from kata.hypervisor.qemu.driver import Qemu, QemuSettings, open_hypervisor
 from kata.hypervisor.qemu.vm import QemuVm
@@ -371,3 +371,90 @@ def test_virtiofsd_keeps_its_namespaces_and_its_filter(tmp_path: Path, spec: VmS
             assert read_namespace(serving[0], kind) != read_namespace(ours, kind)
 
     run_shared(tmp_path, spec, body)
+
+
+async def save(driver: Qemu, spec: VmSpec, saved: Path, line: str = "true") -> None:
+    """Boot a VM, let its shell run a line, and save it."""
+    saved.mkdir()
+    async with boot(driver, spec._replace(savable=True)) as guest:
+        await guest.run(line)
+        await guest.vm.save(str(saved), timeout=PATIENCE)
+
+
+def make_sibling(spec: VmSpec, tmp_path: Path, name: str) -> VmSpec:
+    """Describe the same VM for another sandbox."""
+    directory = tmp_path / name
+    directory.mkdir(mode=0o700)
+    port = SerialPort(PORT, str(directory / "vport.sock"))
+    return spec._replace(id=name, directory=str(directory), devices=(port, *spec.devices[1:]))
+
+
+async def test_a_saved_vm_goes_on_in_any_number_of_others(tmp_path: Path, spec: VmSpec) -> None:
+    driver, saved = open_driver(tmp_path), tmp_path / "saved"
+    await save(driver, spec, saved, "echo kept > /kept")
+    assert sorted(os.listdir(saved)) == ["memory", "state"]
+    siblings = [make_sibling(spec, tmp_path, name)._replace(saved=str(saved)) for name in ("one", "two")]
+    async with boot(driver, siblings[0]) as one, boot(driver, siblings[1]) as two:
+        await one.run("echo changed > /kept")
+        assert await one.run("cat /kept") == "changed\n"
+        assert await two.run("cat /kept") == "kept\n"
+        assert await one.vm.query_state() == await two.vm.query_state() == "running"
+    async with boot(driver, siblings[0]) as again:
+        assert await again.run("cat /kept") == "kept\n"
+
+
+async def test_pages_that_hold_nothing_are_not_saved(tmp_path: Path, spec: VmSpec) -> None:
+    saved = tmp_path / "saved"
+    await save(open_driver(tmp_path), spec, saved)
+    status = (saved / "memory").stat()
+    assert status.st_size == spec.memory_mib << 20
+    assert status.st_blocks * 512 < 128 << 20
+
+
+def test_a_saved_vm_finds_a_share_that_it_did_not_have(tmp_path: Path, spec: VmSpec) -> None:
+    saved = tmp_path / "saved"
+    asyncio.run(save(open_driver(tmp_path), spec, saved))
+    source = tmp_path / "rootfs"
+    source.mkdir()
+    (source / "file").write_text("hello clone\n")
+
+    async def start() -> None:
+        clone = make_sibling(spec, tmp_path, "clone")
+        share = Share(str(tmp_path / "shared"), clone.id)
+        share.open()
+        share.bind(str(source), "c1")
+        daemon = start_virtiofsd(find_virtiofsd(), share.export, clone.directory)
+        try:
+            async with boot(open_driver(tmp_path), clone._replace(saved=str(saved))) as guest:
+                assert daemon.connection is not None
+                assert (await guest.vm.plug_share(SharedFs("kataShared", daemon.connection.fileno()))).path == "10/00"
+                await guest.run("echo 1 > /sys/bus/pci/devices/0000:00:10.0/rescan")
+                assert await guest.run("mount -t virtiofs kataShared /mnt && cat /mnt/c1/file") == "hello clone\n"
+                # The next port is as free as it was.
+                disk = tmp_path / "disk"
+                disk.write_bytes(b"first sector".ljust(1 << 20, b"\0"))
+                await guest.vm.plug_block(BlockDevice("data", str(disk)))
+                await guest.run_until("ls /dev/vda", lambda text: text == "/dev/vda\n")
+                assert await guest.run("head -c 12 /dev/vda") == "first sector"
+                await guest.vm.unplug("data", timeout=PATIENCE)
+        finally:
+            await daemon.stop()
+            share.release()
+
+    run_with_own_mounts(lambda: asyncio.run(start()))
+
+
+async def test_a_vm_that_was_never_saved_is_named(tmp_path: Path, spec: VmSpec) -> None:
+    with pytest.raises(NotFoundError, match="no saved VM at /no/where"):
+        await open_driver(tmp_path).start(spec._replace(saved="/no/where"))
+    assert list_leftovers(spec) == []
+
+
+async def test_a_saved_vm_that_is_cut_short_fails_and_leaves_nothing(tmp_path: Path, spec: VmSpec) -> None:
+    driver, saved = open_driver(tmp_path), tmp_path / "saved"
+    await save(driver, spec, saved)
+    os.truncate(saved / "state", (saved / "state").stat().st_size // 2)
+    clone = make_sibling(spec, tmp_path, "clone")
+    with pytest.raises(StartError, match="QEMU exited"):
+        await driver.start(clone._replace(saved=str(saved)))
+    assert list_leftovers(clone) == []

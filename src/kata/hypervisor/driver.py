@@ -7,7 +7,7 @@ from kata.errors import ConfigError
 
 if TYPE_CHECKING:
     from kata.config.model import HypervisorConfig
-    from kata.hypervisor.spec import BlockDevice, NetDevice, PciAddress, VfioDevice, VmSpec, VmState
+    from kata.hypervisor.spec import BlockDevice, NetDevice, PciAddress, SharedFs, VfioDevice, VmSpec, VmState
 
 Channel = Literal["vsock", "hybrid-vsock", "vport"]
 
@@ -61,6 +61,12 @@ class Vm(Protocol):
     async def resume(self) -> None:
         """Run the vCPUs."""
 
+    async def save(self, directory: str, *, timeout: float) -> None:
+        """Stop the vCPUs and write the whole VM to files of a directory, for `VmSpec.saved`; it cannot go on then.
+
+        Raise StateError for a VM that is not savable, HostError, DeadlineError.
+        """
+
     async def stop(self, *, timeout: float) -> VmExit:
         """End the VMM: politely for `timeout` seconds, then by force; release what it held. May be repeated."""
 
@@ -72,6 +78,9 @@ class Vm(Protocol):
 
     async def plug_net(self, device: "NetDevice") -> "PciAddress":
         """Add a network card to the running VM."""
+
+    async def plug_share(self, device: "SharedFs") -> "PciAddress":
+        """Add a shared file system to the running VM."""
 
     async def plug_vfio(self, device: "VfioDevice") -> "PciAddress":
         """Add a host's PCI device to the running VM."""
@@ -96,6 +105,9 @@ class Hypervisor(Protocol):
 
     def find_hybrid_socket(self, spec_directory: str, sandbox: str) -> str:
         """Where the VMM of a sandbox listens for the host's side of a `HybridVsock`, "" for a driver without."""
+
+    def identify(self, spec: "VmSpec") -> tuple[str, tuple[str, ...]]:
+        """Return a text that is the same for VMs that can go on from each other saved, and the files that are in it."""
 
     async def start(self, spec: "VmSpec", *, timeout: float) -> Vm:
         """Start a VM; nothing is left behind when it fails.

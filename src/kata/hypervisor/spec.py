@@ -86,6 +86,9 @@ class VmSpec(NamedTuple):
     read-only. `max_vcpus` and `max_memory_mib` of 0 mean: no more than at start. `hotplug_ports` bounds how many
     devices can be plugged in later. `paused` leaves the vCPUs stopped until `resume`.
     `hugepages` takes all of the memory from the host's reserved huge pages, at once.
+
+    A VM that is `savable` can be saved. `saved` is the directory where another one was, which this one goes on from:
+    the two are the same in all but their names and paths.
     """
 
     id: str
@@ -102,6 +105,8 @@ class VmSpec(NamedTuple):
     hotplug_ports: int = 0
     paused: bool = False
     hugepages: bool = False
+    savable: bool = False
+    saved: str = ""
 
 
 class PciAddress(NamedTuple):

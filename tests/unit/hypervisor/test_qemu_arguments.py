@@ -186,3 +186,11 @@ def test_every_valid_size_gives_one_vm_of_that_size(vcpus: int, memory: int, por
 def test_huge_pages_are_taken_at_once() -> None:
     arguments = build_arguments(SPEC._replace(hugepages=True), TCG, WIRES)
     assert "memory-backend-memfd,id=ram,size=256M,share=on,hugetlb=on,prealloc=on" in arguments
+
+
+def test_a_vm_and_the_one_it_goes_on_from_have_the_same_machine() -> None:
+    wires = WIRES._replace(memory=40)
+    saved = build_arguments(SPEC._replace(savable=True), TCG, wires)
+    assert "memory-backend-file,id=ram,size=256M,share=on,mem-path=/proc/self/fd/40" in saved
+    assert saved[-2:] == ["-device", "vmgenid,guid=auto"]
+    assert build_arguments(SPEC._replace(saved="/saved"), TCG, wires) == [*saved, "-incoming", "defer"]

@@ -69,6 +69,8 @@ class Descriptors(NamedTuple):
     ports: Mapping[str, int]
     initrd: int | None = None
     image: int | None = None
+    memory: int | None = None
+    """The file that is the guest's memory; None leaves it to QEMU."""
 
 
 def format_option(head: str, properties: Mapping[str, object]) -> str:
@@ -91,11 +93,14 @@ def build_arguments(spec: VmSpec, machine: Machine, descriptors: Descriptors) ->
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none", "-vga", "none"),
         *("-sandbox", SECCOMP),
-        *_describe_machine(spec, machine),
+        *_describe_machine(spec, machine, descriptors.memory),
         *_describe_boot(spec, machine, descriptors),
         *_describe_wires(descriptors),
         *_describe_ports(spec),
         *_describe_devices(spec, descriptors),
+        # An id that changes under a guest tells it that it is a copy.
+        *(("-device", "vmgenid,guid=auto") if spec.savable or spec.saved else ()),
+        *(("-incoming", "defer") if spec.saved else ()),
         *(("-S",) if spec.paused else ()),
     ]
 
@@ -129,7 +134,7 @@ def _check(spec: VmSpec) -> None:
         raise ConfigError(f"sandbox {spec.id} has both an image and an initrd", hint="set one of them")
 
 
-def _describe_machine(spec: VmSpec, machine: Machine) -> Iterator[str]:
+def _describe_machine(spec: VmSpec, machine: Machine, memory: int | None) -> Iterator[str]:
     yield "-machine"
     yield format_option(machine.kind, {"memory-backend": "ram", **dict.fromkeys(_MACHINE_OFF, False)})
     yield "-accel"
@@ -146,9 +151,12 @@ def _describe_machine(spec: VmSpec, machine: Machine) -> Iterator[str]:
     yield from ("-m", format_option("", {"size": f"{spec.memory_mib}M", "slots": maximum and 4, "maxmem": maximum}))
     # Shared, because vhost-user daemons map the guest's memory. Huge pages are taken at once: a VM that finds none left
     # when the guest touches one dies of SIGBUS.
-    memory = {"id": "ram", "size": f"{spec.memory_mib}M", "share": True}
-    huge = {"hugetlb": True, "prealloc": True} if spec.hugepages else {}
-    yield from ("-object", format_option("memory-backend-memfd", {**memory, **huge}))
+    shared = {"id": "ram", "size": f"{spec.memory_mib}M", "share": True}
+    if memory is not None:
+        yield from ("-object", format_option("memory-backend-file", {**shared, "mem-path": f"/proc/self/fd/{memory}"}))
+    else:
+        huge = {"hugetlb": True, "prealloc": True} if spec.hugepages else {}
+        yield from ("-object", format_option("memory-backend-memfd", {**shared, **huge}))
     yield from ("-rtc", "base=utc,clock=host")
 
 
@@ -223,6 +231,11 @@ def describe_net_frontend(name: str, device: NetDevice) -> dict[str, object]:
     return {**front, "romfile": "", **many, **mtu}
 
 
+def describe_share_frontend(name: str, device: SharedFs) -> dict[str, object]:
+    """Properties of a shared file system on the character device of this name."""
+    return {"chardev": name, "tag": device.tag, "queue-size": device.queue_size}
+
+
 def _describe_device(index: int, device: Device) -> Iterator[str]:
     match device:
         case NetDevice():
@@ -237,8 +250,7 @@ def _describe_device(index: int, device: Device) -> Iterator[str]:
         case SharedFs():
             name = f"fs{index}"
             yield from ("-chardev", format_option("socket", {"id": name, "fd": device.socket}))
-            front = {"chardev": name, "tag": device.tag, "queue-size": device.queue_size}
-            yield from ("-device", format_option("vhost-user-fs-pci", front))
+            yield from ("-device", format_option("vhost-user-fs-pci", describe_share_frontend(name, device)))
         case Vsock():
             front = {"vhostfd": device.vhost, "guest-cid": device.cid, "disable-legacy": "on"}
             yield from ("-device", format_option("vhost-vsock-pci", front))

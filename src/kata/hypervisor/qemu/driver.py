@@ -11,8 +11,10 @@ from kata.errors import ConfigError, KataError, StartError
 from kata.hypervisor.accelerator import AcceleratorReport, choose_accelerator
 from kata.hypervisor.confinement import confine
 from kata.hypervisor.driver import Capabilities
+from kata.hypervisor.memory import make_memory
 from kata.hypervisor.qemu.arguments import Descriptors, Machine, build_arguments, list_borrowed_descriptors
 from kata.hypervisor.qemu.binary import QemuBinary, find_binary
+from kata.hypervisor.qemu.saved import SavedVm
 from kata.hypervisor.qemu.vm import QemuVm
 from kata.hypervisor.spec import BlockDevice, SerialPort, VmSpec
 from kata.sys.unixsocket import listen_unix
@@ -62,47 +64,53 @@ class Qemu:
             multi_queue=True,
             pause=True,
             balloon=True,
+            template=True,
         )
 
     def find_hybrid_socket(self, spec_directory: str, sandbox: str) -> str:  # noqa: ARG002 - it has none
         return ""
 
     async def start(self, spec: VmSpec, *, timeout: float = 30.0) -> QemuVm:
+        saved = SavedVm(spec.saved) if spec.saved else None
         loop_console, vmm_console = socket.socketpair()
         control, vmm_control = socket.socketpair()
         with ExitStack() as temporary, ExitStack() as undo:
+            if saved is not None:
+                undo.callback(saved.close)
             # The VMM's ends: inherited by it, of no use to us afterwards.
             temporary.callback(vmm_console.close)
             temporary.callback(vmm_control.close)
             undo.callback(loop_console.close)
             undo.callback(control.close)
             descriptors = self._open_everything(spec, temporary, undo, vmm_control.fileno(), vmm_console.fileno())
+            if spec.savable or saved is not None:
+                memory = make_memory(f"kata-{spec.id}", spec.memory_mib << 20)
+                undo.callback(os.close, memory)
+                descriptors = descriptors._replace(memory=memory)
             empty = os.path.join(spec.directory, _EMPTY)
             with suppress(FileExistsError):
                 os.mkdir(empty, 0o555)
             undo.callback(_remove_directory, empty)
-            settings = self.settings
-            machine = Machine(
-                self.binary.path,
-                self.acceleration.accelerator,
-                kind=settings.machine,
-                cpu=settings.cpu,
-                tb_size=settings.tb_size,
-                firmware=settings.firmware,
-            )
+            machine = self._describe_machine()
             arguments = build_arguments(spec, machine, descriptors)
             argv = confine(arguments, spec.id, machine.accelerator)
-            log = BoundedLog(os.path.join(spec.directory, _VMM_LOG), limit=settings.console_limit)
+            log = BoundedLog(os.path.join(spec.directory, _VMM_LOG), limit=self.settings.console_limit)
             undo.callback(log.close)
             inherited = _list_descriptors(spec, descriptors)
             child = start_child(f"QEMU of sandbox {spec.id}", argv, descriptors=inherited, cwd=empty, log=log)
-            console = BoundedLog(os.path.join(spec.directory, _CONSOLE_LOG), limit=settings.console_limit)
+            console = BoundedLog(os.path.join(spec.directory, _CONSOLE_LOG), limit=self.settings.console_limit)
             undo.callback(console.close)
             session = QmpSession(control)
-            vm = QemuVm(spec, child, session, loop_console, console, undo.pop_all())
+            vm = QemuVm(spec, child, session, loop_console, console, undo.pop_all(), descriptors.memory)
             temporary.close()
         try:
+            if saved is not None:
+                assert descriptors.memory is not None
+                saved.fill(descriptors.memory)
             await vm.open_session(timeout=timeout)
+            if saved is not None:
+                await vm.load(saved.state, timeout=timeout)
+                saved.close()
         except BaseException as error:
             # Cancelled or failed: the VM is nobody's, so it goes, and what it said goes into the error.
             ending = await vm.stop(timeout=0)
@@ -111,6 +119,34 @@ class Qemu:
                 raise StartError("hypervisor", reason, console=ending.console) from error
             raise
         return vm
+
+    def _describe_machine(self) -> Machine:
+        settings = self.settings
+        return Machine(
+            self.binary.path,
+            self.acceleration.accelerator,
+            kind=settings.machine,
+            cpu=settings.cpu,
+            tb_size=settings.tb_size,
+            firmware=settings.firmware,
+        )
+
+    def identify(self, spec: VmSpec) -> tuple[str, tuple[str, ...]]:
+        """QEMU's whole command line without what one sandbox has for itself, its version, and the processor under KVM.
+
+        Firmware and option ROMs are packaged with the binary.
+        """
+        ports = {port.name: 0 for port in spec.devices if isinstance(port, SerialPort)}
+        descriptors = Descriptors(
+            0, 0, 0, {}, ports, initrd=0 if spec.initrd else None, image=0 if spec.image else None, memory=0
+        )
+        common = spec._replace(id="", directory="", saved="", savable=True)
+        machine = self._describe_machine()
+        lines = ["QEMU", str(self.binary.version), *build_arguments(common, machine, descriptors)]
+        if machine.accelerator == "kvm":
+            lines += [os.uname().release, _describe_processor()]
+        files = (self.binary.path, spec.kernel, spec.initrd, spec.image, machine.firmware)
+        return "\n".join(lines), tuple(path for path in files if path)
 
     def _open_everything(
         self, spec: VmSpec, temporary: ExitStack, undo: ExitStack, qmp: int, console: int
@@ -144,6 +180,14 @@ class Qemu:
         )
 
 
+def _describe_processor() -> str:
+    """What the host's processor is and can, as the kernel tells it in /proc/cpuinfo of the first."""
+    wanted = ("vendor_id", "cpu family", "model", "stepping", "microcode", "flags", "bugs")
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+        first = file.read().partition("\n\n")[0]
+    return "\n".join(line for line in first.splitlines() if line.partition("\t")[0].strip() in wanted)
+
+
 def _open_for_vmm(sandbox_id: str, path: str, flags: int) -> int:
     """Open a file that QEMU gets. Raise ConfigError naming it."""
     try:
@@ -160,6 +204,7 @@ def _open_for_vmm(sandbox_id: str, path: str, flags: int) -> int:
 def _list_descriptors(spec: VmSpec, descriptors: Descriptors) -> list[int]:
     """All that QEMU inherits: what was opened here, and what the spec lends."""
     own = [descriptors.qmp, descriptors.console, descriptors.kernel, descriptors.initrd, descriptors.image]
+    own.append(descriptors.memory)
     lists = [*descriptors.disks.values(), *descriptors.ports.values(), *list_borrowed_descriptors(spec)]
     return [descriptor for descriptor in [*own, *lists] if descriptor is not None]
 

@@ -5,8 +5,13 @@ import stat
 from typing import Any
 
 from kata.errors import ConfigError, ExistsError, NotFoundError, StateError
-from kata.hypervisor.qemu.arguments import FIRST_PORT_SLOT, describe_disk_frontend, describe_net_frontend
-from kata.hypervisor.spec import BlockDevice, NetDevice, PciAddress, VfioDevice
+from kata.hypervisor.qemu.arguments import (
+    FIRST_PORT_SLOT,
+    describe_disk_frontend,
+    describe_net_frontend,
+    describe_share_frontend,
+)
+from kata.hypervisor.spec import BlockDevice, NetDevice, PciAddress, SharedFs, VfioDevice
 from kata.transport.qmp import QmpSession
 
 
@@ -104,6 +109,21 @@ class Hotplug:
         except BaseException:
             plugged.undo += [("closefd", {"fdname": key}) for key in passed]
             await self._roll_back(device.id)
+            raise
+
+    async def plug_share(self, device: SharedFs) -> PciAddress:
+        """Pass the daemon's socket in, make a character device of it, and a file system on that."""
+        plugged = self._reserve(device.tag)
+        name = plugged.name
+        try:
+            await self._session.execute("getfd", {"fdname": name}, descriptors=(device.socket,))
+            address = {"type": "fd", "data": {"str": name}}
+            backend = {"type": "socket", "data": {"addr": address, "server": False}}
+            await self._session.execute("chardev-add", {"id": name, "backend": backend})
+            plugged.undo.append(("chardev-remove", {"id": name}))
+            return await self._add(plugged, "vhost-user-fs-pci", describe_share_frontend(name, device))
+        except BaseException:
+            await self._roll_back(device.tag)
             raise
 
     async def plug_vfio(self, device: VfioDevice) -> PciAddress:

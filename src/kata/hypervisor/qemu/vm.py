@@ -1,14 +1,18 @@
 """A running QEMU."""
 
 import asyncio
+import os
 import socket
+from collections.abc import Coroutine
 from contextlib import ExitStack, suppress
+from typing import Any
 
-from kata.errors import GuestError, KataError
+from kata.errors import GuestError, HostError, KataError, StateError
 from kata.hypervisor.console import Console
 from kata.hypervisor.driver import VmExit
 from kata.hypervisor.qemu.hotplug import Hotplug
-from kata.hypervisor.spec import BlockDevice, NetDevice, PciAddress, VfioDevice, VmSpec, VmState
+from kata.hypervisor.qemu.saved import STATE, write_saved_memory
+from kata.hypervisor.spec import BlockDevice, NetDevice, PciAddress, SharedFs, VfioDevice, VmSpec, VmState
 from kata.protocol.qmp import Event
 from kata.transport.boundedlog import BoundedLog
 from kata.transport.child import Child, Ending
@@ -27,8 +31,16 @@ class QemuVm:
     """One QEMU process, its QMP session, its console, and all that was opened for it."""
 
     def __init__(
-        self, spec: VmSpec, child: Child, session: QmpSession, console: socket.socket, log: BoundedLog, undo: ExitStack
+        self,
+        spec: VmSpec,
+        child: Child,
+        session: QmpSession,
+        console: socket.socket,
+        log: BoundedLog,
+        undo: ExitStack,
+        memory: int | None = None,
     ) -> None:
+        """`memory` is the descriptor of the guest's memory, where that is a file of ours."""
         self.spec = spec
         self.pid = child.pid
         self.start_ticks = child.start_ticks
@@ -37,6 +49,7 @@ class QemuVm:
         self._session = session
         self._console = Console(console, log)
         self._undo = undo
+        self._memory = memory
         self._shutdown: Event | None = None
         self._released = False
         self._hotplug = Hotplug(session, spec.hotplug_ports)
@@ -44,21 +57,40 @@ class QemuVm:
 
     async def open_session(self, *, timeout: float) -> None:
         """Wait until QEMU takes commands, or has ended, whichever is first."""
-        opening = asyncio.create_task(self._session.open(timeout=timeout))
+        await self._unless_ended(self._session.open(timeout=timeout))
+
+    async def load(self, state: int, *, timeout: float) -> None:
+        """Let a VM whose memory is there go on from a saved state, read from a descriptor."""
+        await self._unless_ended(self._load(state, timeout))
+
+    async def _load(self, state: int, timeout: float) -> None:
+        await self._session.execute("getfd", {"fdname": STATE}, descriptors=(state,))
+        await self._ignore_memory()
+        await self._session.execute("migrate-incoming", {"uri": f"fd:{STATE}"})
+        await self._session.wait_event("RESUME", timeout=timeout)
+
+    async def _ignore_memory(self) -> None:
+        """Keep what is in a file of ours out of the saved state."""
+        wanted = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
+        await self._session.execute("migrate-set-capabilities", {"capabilities": wanted})
+
+    async def _unless_ended(self, work: Coroutine[Any, Any, object]) -> None:
+        """Do some work with QEMU. Raise GuestError that says how it ended, where that is why it fails."""
+        working = asyncio.create_task(work)
         ending = asyncio.create_task(self._child.wait())
         try:
-            await asyncio.wait({opening, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if not ending.done() and opening.exception() is not None:
+            await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if not ending.done() and working.exception() is not None:
                 # QEMU hangs up a moment before it has ended; its exit status says more than a closed socket.
                 await asyncio.wait({ending}, timeout=1.0)
             if ending.done():
                 self.ended_by_itself = True
                 raise GuestError(f"QEMU {ending.result().describe()}")
-            await opening
+            await working
         finally:
-            opening.cancel()
+            working.cancel()
             ending.cancel()
-            await asyncio.gather(opening, ending, return_exceptions=True)
+            await asyncio.gather(working, ending, return_exceptions=True)
 
     def _see_event(self, event: Event) -> None:
         if event.name == "SHUTDOWN":
@@ -102,6 +134,28 @@ class QemuVm:
     async def resume(self) -> None:
         await self._session.execute("cont")
 
+    async def save(self, directory: str, *, timeout: float) -> None:
+        if self._memory is None:
+            raise StateError(f"sandbox {self.spec.id} was not started as a VM that can be saved")
+        path = f"{directory}/{STATE}"
+        try:
+            target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise HostError(f"the state of a VM cannot be written to {path}: {error.strerror}") from error
+        try:
+            await self._session.execute("getfd", {"fdname": STATE}, descriptors=(target,))
+        finally:
+            os.close(target)
+        await self._ignore_memory()
+        # Not stopped before: a VM that stood still when it was saved would be restored as one.
+        await self._session.execute("migrate", {"uri": f"fd:{STATE}"})
+        ended = await self._session.wait_event(
+            "MIGRATION", lambda data: data.get("status") in ("completed", "failed", "cancelled"), timeout=timeout
+        )
+        if ended.data["status"] != "completed":
+            raise HostError(f"QEMU could not write the state of sandbox {self.spec.id}: {ended.data['status']}")
+        write_saved_memory(self._memory, directory)
+
     async def list_vcpu_threads(self) -> dict[int, int]:
         return {int(cpu["cpu-index"]): int(cpu["thread-id"]) for cpu in await self._session.execute("query-cpus-fast")}
 
@@ -131,6 +185,9 @@ class QemuVm:
 
     async def plug_net(self, device: NetDevice) -> PciAddress:
         return await self._hotplug.plug_net(device)
+
+    async def plug_share(self, device: SharedFs) -> PciAddress:
+        return await self._hotplug.plug_share(device)
 
     async def plug_vfio(self, device: VfioDevice) -> PciAddress:
         return await self._hotplug.plug_vfio(device)
