@@ -13,6 +13,8 @@ PYTHON      := /usr/bin/python3
 VENV        := .venv
 KATA_IMAGE  := $(PYTHON) -IS -c 'import sys; sys.path.insert(0, "src"); from kata.image.main import main; sys.exit(main())'
 PYTEST      := $(VENV)/bin/pytest
+# How often a test in a VM may be tried again; each such try is counted and named at the end.
+RERUNS      ?= 0
 RUNTIMES    ?= $(PREFIX)/bin/kata-runtime runc
 
 .DEFAULT_GOAL := help
@@ -65,7 +67,7 @@ test-unit: $(VENV)/complete
 	$(PYTEST) tests/unit
 
 test-guest: $(VENV)/complete
-	$(PYTEST) $(wildcard tests/guest tests/faults tests/podman tests/containerd tests/cri tests/crio tests/nerdctl tests/docker tests/load)
+	$(PYTEST) --reruns $(RERUNS) -raR $(wildcard tests/guest tests/faults tests/podman tests/containerd tests/cri tests/crio tests/nerdctl tests/docker tests/load)
 
 soak: packages $(VENV)/complete install ## load one pod with 500 containers and 1000 execs, start 20 pods; takes most of an hour
 	KATA_SOAK=500,1000,20 $(PYTEST) tests/load
