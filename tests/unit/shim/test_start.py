@@ -97,17 +97,31 @@ def test_start_prints_the_address_of_a_listening_socket_and_writes_it_in_the_bun
     assert is_answered(address)
 
 
+# Waits for no writer when it opens, so that it can tell when it is there; ends at the first end of its input.
+_READER = """
+import os, select, sys
+log = os.open(sys.argv[1], os.O_RDONLY | os.O_NONBLOCK)
+print(flush=True)
+poll = select.poll()
+poll.register(log, select.POLLIN)
+while poll.poll() and os.read(log, 4096):
+    pass
+"""
+
+
 def test_a_reader_of_the_log_sees_no_end_before_the_daemon_has_it(bundle: Path) -> None:
     os.mkfifo(bundle / "log")
     # As CRI-O reads: the first end of the input is the last, and then nobody is there for who opens it again.
-    reader = subprocess.Popen(["cat", bundle / "log"], stdin=subprocess.DEVNULL)
+    reader = subprocess.Popen([sys.executable, "-c", _READER, bundle / "log"], stdout=subprocess.PIPE)
+    assert reader.stdout is not None
     try:
+        reader.stdout.readline()
         _run_start(bundle, f"unit-{os.getpid()}")
         [log] = {os.readlink(f"/proc/{(bundle / 'shim.pid').read_text()}/fd/{number}") for number in (1, 2)}
     finally:
         _end_daemon(bundle)
         reader.kill()
-        reader.wait()
+        reader.communicate()
 
     assert log == str(bundle / "log")
 
