@@ -80,13 +80,14 @@ lint: $(VENV)/complete
 	$(VENV)/bin/mypy
 	PYTHONPATH=src $(VENV)/bin/lint-imports
 
-conformance: packages $(VENV)/complete install ## run every suite of others: to build/conformance.json and docs/conformance.md
+conformance: packages $(VENV)/complete install ## run every suite: to build/conformance.json and docs/conformance.md
 	tools/install-host-packages conformance
 	@for peer in containerd containerd@2.2.9 nerdctl cri-tools cri-o; do \
 	    tools/build-peer $$peer || echo "NO $$peer: what wants it is skipped" >&2; \
 	done
 	@failed=; \
 	$(VENV)/bin/python tests/conformance/runtime_tools.py --jobs 2 $(RUNTIMES) || failed="$$failed runtime-tools"; \
+	$(VENV)/bin/python tests/conformance/posixfs.py $(firstword $(RUNTIMES)) || failed="$$failed posixfs"; \
 	$(VENV)/bin/python tests/conformance/engines.py || failed="$$failed engines"; \
 	$(VENV)/bin/python tests/conformance/critest.py kata runc || [ $$? = 77 ] || failed="$$failed critest"; \
 	cat build/conformance.json; \
