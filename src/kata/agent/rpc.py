@@ -320,6 +320,7 @@ def build_services(sandbox: Sandbox, uevents: Uevents, options: Options, finish:
         },
         **list_forward_services(),
         **clock.list_clock_services(),
+        **sandbox.storages.published.list_services(),
         "grpc.Health": {
             "Check": Method(health.CheckRequest, up.check),
             "Version": Method(health.CheckRequest, up.version),

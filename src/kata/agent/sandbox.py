@@ -10,12 +10,13 @@ from kata.agent.container import Container, check_name
 from kata.agent.crun import Runtime
 from kata.agent.device import add_devices
 from kata.agent.hook import append_hooks, find_hooks
+from kata.agent.hugepage import find_limits
 from kata.agent.log import Log
 from kata.agent.namespace import drop_shared_namespaces, hold_pid_namespace, make_shared_namespaces
 from kata.agent.oom import OomEvents
 from kata.agent.options import Options
 from kata.agent.spans import SPANS
-from kata.agent.storage import Storages
+from kata.agent.storage import Storages, find_hugepages
 from kata.agent.uevent import Uevents
 from kata.errors import ExistsError, HostError, KataError, NotFoundError, StateError, UsageError
 from kata.protocol.messages import agent
@@ -117,6 +118,7 @@ class Sandbox:
         try:
             with SPANS.measure("storages"):
                 self._held[container_id] = await self.storages.add(request.storages, container_id)
+                self._reserve_hugepages(request)
             with SPANS.measure("bundle"):
                 container = await self._prepare(request, bundle)
             await container.create()
@@ -127,6 +129,17 @@ class Sandbox:
         if not self._pid_namespace and not _is_member(container.spec):
             self._pid_namespace = f"/proc/{container.init.pid}/ns/pid"
         self._log.write("info", "container created", container=container_id, pid=container.init.pid)
+
+    def _reserve_hugepages(self, request: agent.CreateContainerRequest) -> None:
+        """Set aside the huge pages that a container may have, but for those that came with its volumes."""
+        resources = request.OCI.Linux.Resources if request.OCI is not None and request.OCI.Linux is not None else None
+        if resources is None or not resources.HugepageLimits:
+            return
+        volumes = [find_hugepages(storage) for storage in request.storages if storage.fstype == "hugetlbfs"]
+        there = {sizes[0] for sizes in volumes if sizes is not None}
+        for page, size in find_limits(resources.HugepageLimits):
+            if page not in there:
+                self.storages.huge_pages.reserve(request.container_id, page, size)
 
     async def _prepare(self, request: agent.CreateContainerRequest, bundle: Bundle) -> Container:
         spec = request.OCI
@@ -163,9 +176,13 @@ class Sandbox:
                 container.cgroup.kill()
                 container.cgroup.remove()
             bundle.remove()
-            self.storages.release(self._held.pop(container_id, ()))
+            self._release(container_id)
         except (KataError, OSError) as error:
             self._log.write("warn", "leftovers of a failed container", container=container_id, error=error)
+
+    def _release(self, container_id: str) -> None:
+        self.storages.release(self._held.pop(container_id, ()))
+        self.storages.huge_pages.release(container_id)
 
     async def start_container(self, container_id: str) -> None:
         container = self.find_container(container_id)
@@ -183,7 +200,7 @@ class Sandbox:
         container = self.find_container(container_id)
         await container.remove(timeout=timeout)
         del self._containers[container_id]
-        self.storages.release(self._held.pop(container_id, ()))
+        self._release(container_id)
         self._log.write("info", "container removed", container=container_id)
 
 

@@ -5,15 +5,17 @@ import os
 from collections.abc import Awaitable, Callable, Iterable
 
 from kata.agent import device
+from kata.agent.hugepage import HugePages
+from kata.agent.published import PublishedVolumes
 from kata.agent.reaper import Reaper
 from kata.agent.uevent import Uevents
-from kata.errors import HostError, KataError, UnsupportedError, UsageError
+from kata.errors import HostError, UnsupportedError, UsageError
 from kata.protocol.messages.agent import Storage
 from kata.sys import linux, mount
+from kata.sys.beneath import open_without_links
 from kata.sys.mountoption import parse_options
 
 _SETGID = 0o2000
-_HUGEPAGES = "/sys/kernel/mm/hugepages"
 _OVERLAY_WRITABLE = "io.katacontainers.fs-opt.overlay-rw"
 _CREATE_DIRECTORY = "io.katacontainers.volume.overlayfs.create_directory="
 _MAKE_FILESYSTEM = ("mkfs.ext4", "-F", "-O", "^has_journal", "-m", "0", "-i", "163840", "-I", "128")
@@ -40,12 +42,16 @@ class Storages:
         self._uevents = uevents
         self._reaper = reaper
         self._timeout = timeout
+        self.published = PublishedVolumes()
+        self.huge_pages = HugePages()
         self._uses: dict[str, _Use] = {}
         self._drivers: dict[str, Callable[[Storage, str], Awaitable[bool]]] = {
             "virtio-fs": self._add_filesystem,
             "overlayfs": self._add_overlay,
             "ephemeral": self._add_ephemeral,
             "local": self._add_local,
+            "watchable-bind": self._add_published,
+            "beneath": self._add_beneath,
             "blk": self._add_block,
             "mmioblk": self._add_block,
             "scsi": self._add_block,
@@ -114,6 +120,8 @@ class Storages:
 
     def _drop(self, point: str) -> None:
         use = self._uses.pop(point)
+        self.published.remove(point)
+        self.huge_pages.release(point)
         if not use.unmount:
             return
         mount.unmount(point, detach=True)
@@ -145,11 +153,16 @@ class Storages:
         return True
 
     async def _add_ephemeral(self, storage: Storage, _: str) -> bool:
-        """tmpfs or huge pages."""
+        """tmpfs or huge pages. Those of a volume with a size are set aside with it, all others with a container."""
         group = find_option(storage.options, "fsgid")
+        options = [option for option in storage.options if not option.startswith("fsgid=")]
         if storage.fstype == "hugetlbfs":
-            _reserve_hugepages(storage)
-        _mount(storage.source, storage, [option for option in storage.options if not option.startswith("fsgid=")])
+            sizes = find_hugepages(storage)
+            if sizes is not None:
+                self.huge_pages.reserve(storage.mount_point, *sizes)
+        else:
+            options = _fit_memory(options)
+        _mount(storage.source, storage, options)
         if group is not None:
             os.chown(storage.mount_point, -1, int(group))
             os.chmod(storage.mount_point, os.stat(storage.mount_point).st_mode & 0o7777 | _SETGID)
@@ -164,6 +177,18 @@ class Storages:
         if mode is not None:
             os.chmod(storage.mount_point, int(mode, 8) | (_SETGID if group is not None else 0))
         return False
+
+    async def _add_beneath(self, storage: Storage, _: str) -> bool:
+        """A path in another storage, whatever containers have made of that. Directories on the way are made."""
+        directory = _open_beneath(storage.source, storage.options)
+        try:
+            _mount(f"/proc/self/fd/{directory}", storage, ["bind"])
+        finally:
+            os.close(directory)
+        return True
+
+    async def _add_published(self, storage: Storage, _: str) -> bool:
+        return self.published.add(storage)
 
     async def _add_block(self, storage: Storage, _: str) -> bool:
         node = await device.find_node(storage.driver, storage.source, self._uevents, timeout=self._timeout)
@@ -184,6 +209,28 @@ class Storages:
             os.close(null)
         if status:
             raise HostError(f"mkfs.ext4 of {node} ended with status {status}")
+
+
+def _open_beneath(volume: str, options: Iterable[str]) -> int:
+    """Return an O_PATH descriptor of the option `path` in a volume, made with `mode`, `uid` and `gid` where missing.
+
+    Raise OSError, with ELOOP for a link.
+    """
+    mode, user, group = (find_option(options, name) or "0" for name in ("mode", "uid", "gid"))
+    current = os.open(volume, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for part in filter(None, (find_option(options, "path") or "").split("/")):
+        try:
+            try:
+                below = open_without_links(current, part, os.O_PATH)
+            except FileNotFoundError:
+                os.mkdir(part, 0o700, dir_fd=current)
+                below = open_without_links(current, part, os.O_PATH | os.O_DIRECTORY)
+                os.chown(f"/proc/self/fd/{below}", int(user), int(group))
+                os.chmod(f"/proc/self/fd/{below}", int(mode, 8))
+        finally:
+            os.close(current)
+        current = below
+    return current
 
 
 def find_option(options: Iterable[str], name: str) -> str | None:
@@ -232,18 +279,19 @@ def _set_group_of(path: str, group: int, *, writable: bool) -> None:
     os.chmod(path, mode)
 
 
-def _reserve_hugepages(storage: Storage) -> None:
+def find_hugepages(storage: Storage) -> tuple[int, int] | None:
+    """Return the size of the pages of a hugetlbfs and its own, in bytes; None without one. Raise UsageError."""
     page, size = find_option(storage.options, "pagesize"), find_option(storage.options, "size")
-    if page is None or size is None:
-        raise UsageError(f"hugetlbfs on {storage.mount_point} needs the options pagesize and size, in bytes")
-    pages = int(size) // int(page)
-    path = f"{_HUGEPAGES}/hugepages-{int(page) // 1024}kB/nr_hugepages"
-    with open(path, "w", encoding="ascii") as file:
-        file.write(str(pages))
-    with open(path, encoding="ascii") as file:
-        given = int(file.read())
-    if given < pages:
-        raise KataError(f"the guest's kernel gave {given} of {pages} huge pages of {page} bytes")
+    if page is None or not page.isdecimal() or not (size or "0").isdecimal():
+        raise UsageError(f"hugetlbfs on {storage.mount_point} needs the options pagesize and size in bytes")
+    return None if size is None else (int(page), int(size))
+
+
+def _fit_memory(options: list[str]) -> list[str]:
+    """Drop a size of tmpfs that is more than all memory: the kernel then takes half of it, so that some is left."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    size = find_option(options, "size") or ""
+    return [option for option in options if not (size.isdecimal() and int(size) >= memory and option == f"size={size}")]
 
 
 def resize_ephemeral(storages: Iterable[Storage]) -> None:

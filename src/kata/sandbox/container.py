@@ -29,10 +29,11 @@ from kata.sandbox.attach import Attached
 from kata.sandbox.disk import Disks
 from kata.sandbox.guest import Guest
 from kata.sandbox.hooks import run_hooks, try_hooks
+from kata.sandbox.places import GUEST_SHARE
 from kata.sandbox.process import GuestProcess
 from kata.sandbox.procview import ProcView
 from kata.sandbox.states import Status, move_container
-from kata.sandbox.translation import GUEST_SHARE, Shared, Translation
+from kata.sandbox.translation import Shared, Translation
 from kata.storage.share import Share
 
 Result = TypeVar("Result")

@@ -9,7 +9,7 @@ from typing import TypeVar
 from kata.errors import Code, GuestError
 from kata.observe.durations import Durations
 from kata.protocol.messages import agent as wire
-from kata.protocol.messages import clock, csi, forward, health, inspect, types
+from kata.protocol.messages import clock, csi, forward, health, inspect, types, volumes
 from kata.protocol.messages.types import Empty
 from kata.protocol.protobuf import Buffer, Message
 from kata.transport.ttrpc import Client
@@ -188,6 +188,13 @@ class Guest:
     async def _forward(self, method: str, request: Message, reply: type[Reply], *, wait: bool = False) -> Reply:
         timeout = None if wait else REQUEST_TIMEOUT
         return await self.client.call(forward.SERVICE, method, request, reply, timeout=timeout)
+
+    async def publish_volume(self, version: volumes.Version) -> None:
+        """Make the guest's copy of a volume this version.
+
+        Only this project's agent can; another answers UNIMPLEMENTED. NOT_FOUND: there is no copy.
+        """
+        await self.client.call(volumes.SERVICE, "Publish", version, Empty, timeout=REQUEST_TIMEOUT)
 
     async def read_metrics(self, *, timeout: float) -> str:
         """Return the agent's and the guest's figures as Prometheus text, which may be any text."""

@@ -27,13 +27,16 @@ from kata.sandbox.clock import GuestClock
 from kata.sandbox.container import Bundle, Container, name_moment, read_bundle
 from kata.sandbox.disk import Disks, find_disks
 from kata.sandbox.hostfiles import HostFiles
+from kata.sandbox.kubelet import list_published
 from kata.sandbox.ledger import Kind, forget_gone_cgroups, record_resource, release_resources
 from kata.sandbox.management import Management
 from kata.sandbox.network import PodNamespace, SandboxNetwork, read_name_servers
+from kata.sandbox.places import GUEST_SHARE, GUEST_SHM, PUBLISHED
 from kata.sandbox.portforward import PortForward
 from kata.sandbox.process import LOST_STATUS
+from kata.sandbox.publisher import Publisher
 from kata.sandbox.states import SandboxState, Status, move_sandbox
-from kata.sandbox.translation import GUEST_SHARE, GUEST_SHM, add_pod_mounts
+from kata.sandbox.translation import add_pod_mounts
 from kata.sandbox.vm import SHARE_TAG, SandboxVm, Site, start_vm
 
 _STAND_IN_TIMEOUT = 10.0
@@ -97,6 +100,7 @@ class Sandbox:
         self._followers: list[asyncio.Task[None]] = []
         self._reserved: set[str] = set()
         self._forwarding: PortForward | None = None
+        self._publisher: Publisher | None = None
         self._cgroup = ""
         self._stopped: asyncio.Task[None] | None = None
         self._creations: dict[str, asyncio.Task[None]] = {}
@@ -295,10 +299,16 @@ class Sandbox:
         try:
             if pid != os.getpid():
                 self._enter_cgroup(bundle.spec, pid)
+            published = list_published(translation.storages, vm.share.mounts)
             with self.timeline.measure("share files"):
                 self._files.put_into(vm.share, translation.shared, pid)
+                if published:
+                    vm.share.make_directory(PUBLISHED)
             with self.timeline.measure("create container"):
                 await container.create(translation, attachment)
+            if published:
+                self._publisher = self._publisher or Publisher(vm.guest, self._log)
+                self._publisher.follow(container_id, published)
             await self._pin(vm)
         except BaseException:
             attachment.finish(None)
@@ -423,6 +433,8 @@ class Sandbox:
         """Drop what the host holds for one container. Without a VM, the sandbox's end releases the share."""
         self.containers.pop(container.id, None)
         container.forget(LOST_STATUS)
+        if self._publisher is not None:
+            self._publisher.forget(container.id)
         path = _find_cgroup(container.bundle.spec)
         if path and container.record.pid != os.getpid():
             leave_cgroup(path, container.record.pid)  # it may be the very command that waits for the removal
@@ -480,6 +492,8 @@ class Sandbox:
                 self._started.exception()  # whoever waits for the start hears of it; nobody has to
         for container in list(self.containers.values()):
             await self._forget(container, None)
+        if self._publisher is not None:
+            self._publisher.close()
         if self._vm is not None:
             await self._vm.stop()
 

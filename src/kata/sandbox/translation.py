@@ -5,6 +5,7 @@ away (network namespace, host cgroup path, host hooks), and what stays is enforc
 """
 
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,11 +15,11 @@ from kata.protocol.messages.agent import Storage
 from kata.protocol.oci.document import load_message
 from kata.protocol.oci.pod import find_role
 from kata.sandbox.disk import Disk, find_disks
+from kata.sandbox.kubelet import find_memory_volume, find_published_volume
+from kata.sandbox.places import GUEST_SHARE, GUEST_SHM
 from kata.sys.digest import digest_bytes
 from kata.sys.mount import MountPoint, list_mounts
 
-GUEST_SHARE = "/run/kata-containers/shared/containers"
-GUEST_SHM = "/run/kata-containers/sandbox/shm"
 _CONTAINER_TYPE = "io.katacontainers.pkg.oci.container_type"
 _BUNDLE_PATH = "io.katacontainers.pkg.oci.bundle_path"
 _DROPPED_NAMESPACES = {"network", "time"}
@@ -83,14 +84,7 @@ def translate_spec(
         raise UsageError(f"container {container}: config.json has no {'root' if spec.Root is None else 'process'}")
     shared = [Shared(os.path.join(bundle, spec.Root.Path), f"{container}/rootfs", readonly=False, local=True)]
     spec.Root.Path = f"{GUEST_SHARE}/{container}/rootfs"
-    mounts = []
-    for mount in spec.Mounts:
-        count = len(shared)
-        mounts.append(_translate_mount(mount, container, bundle, root, shared))
-        if "ro" in mount.options and shared[count:] and os.path.isdir(root + shared[count].source):
-            shared[count], writable = _leave_writable(shared[count], mounts[-1], list_points)
-            mounts += writable
-    spec.Mounts = mounts
+    spec.Mounts, storages = _translate_mounts(spec, container, bundle, root, shared, list_points)
     spec.Annotations = spec.Annotations | {
         _CONTAINER_TYPE: find_role(spec.Annotations),
         _BUNDLE_PATH: bundle,
@@ -102,7 +96,7 @@ def translate_spec(
     disks = find_disks(document)
     if spec.Linux is not None:
         sandbox_pidns = _translate_linux(spec.Linux, container, disks)
-    return Translation(spec, tuple(shared), (), sandbox_pidns, disks)
+    return Translation(spec, tuple(shared), tuple(storages), sandbox_pidns, disks)
 
 
 def _translate_linux(linux: oci.Linux, container: str, disks: Sequence[Disk]) -> bool:
@@ -151,22 +145,86 @@ def _keep_mount(mount: oci.Mount, container: str) -> oci.Mount:
     return mount
 
 
+def _translate_mounts(
+    spec: oci.Spec,
+    container: str,
+    bundle: str,
+    root: str,
+    shared: list[Shared],
+    list_points: Callable[[], Sequence[MountPoint]],
+) -> tuple[list[oci.Mount], list[Storage]]:
+    """Return the guest's mounts and the storages that they show; add to `shared` what they need of the host."""
+    mounts: list[oci.Mount] = []
+    storages: dict[str, Storage] = {}
+    resources = spec.Linux.Resources if spec.Linux is not None else None
+    limits = resources.HugepageLimits if resources is not None else []
+    for mount in spec.Mounts:
+        source = os.path.join(bundle, mount.source)
+        found = find_memory_volume(container, source, root, limits, list_points) if _is_bind(mount) else ()
+        if not found:
+            count = len(shared)
+            mounts.append(_translate_mount(mount, container, bundle, root, shared))
+            if not shared[count:] or not os.path.isdir(root + source):
+                continue
+            found = find_published_volume(source, mount.options, shared[count].name)
+            if not found:
+                if "ro" in mount.options:
+                    shared[count], writable = _leave_writable(shared[count], mounts[-1], list_points)
+                    mounts += writable
+                continue
+            mounts.pop()
+        storages |= {storage.mount_point: storage for storage in found}
+        mounts.append(_show(found[-1].mount_point, mount))
+    return mounts, list(storages.values())
+
+
+def _show(source: str, mount: oci.Mount) -> oci.Mount:
+    """Return the bind mount of a path of the guest that takes the place of an engine's mount."""
+    return oci.Mount(destination=mount.destination, type="bind", source=source, options=list(mount.options))
+
+
+def _is_bind(mount: oci.Mount) -> bool:
+    return mount.type == "bind" or bool({"bind", "rbind"} & set(mount.options))
+
+
 def _translate_mount(mount: oci.Mount, container: str, bundle: str, root: str, shared: list[Shared]) -> oci.Mount:
-    if mount.type != "bind" and not {"bind", "rbind"} & set(mount.options):
+    if not _is_bind(mount):
         return _keep_mount(mount, container)
     if mount.destination == "/dev/shm":
         return oci.Mount(destination=mount.destination, type="bind", source=GUEST_SHM, options=["rbind"])
     source = os.path.join(bundle, mount.source)
+    what = f"container {container}: the source {source} of the mount on {mount.destination}"
+    exists = bool(mount.source) and os.path.exists(root + source)
+    if exists:
+        _check_kind(root + source, what)
     if os.path.commonpath([source, "/dev"]) == "/dev" and not os.path.isdir(source) and not os.path.isfile(source):
         return mount
-    if not mount.source or not os.path.exists(root + source):
-        raise UsageError(f"container {container}: the source {source} of the mount on {mount.destination} is missing")
+    if not exists:
+        raise UsageError(f"{what} is missing")
     name = _name_shared(container, len(shared), mount.destination, source)
     words = set(mount.options)
     shared.append(Shared(source, name, readonly=bool(words & _READ_ONLY), follow=bool(words & _FOLLOWING)))
-    return oci.Mount(
-        destination=mount.destination, type="bind", source=f"{GUEST_SHARE}/{name}", options=list(mount.options)
-    )
+    return _show(f"{GUEST_SHARE}/{name}", mount)
+
+
+def _check_kind(path: str, what: str) -> None:
+    """Raise UnsupportedError for what only programs of one kernel can meet at."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISSOCK(mode):
+        raise UnsupportedError(
+            f"{what} is a socket, and the VM's kernel is another, which cannot connect to it",
+            hint="mount the directory that it is in if the container can do without it, or offer the service over TCP",
+        )
+    if stat.S_ISFIFO(mode):
+        raise UnsupportedError(
+            f"{what} is a FIFO, and the VM's kernel is another: what is written into it there does not come out here",
+            hint="mount the directory that it is in if only containers of this pod use it",
+        )
+    if stat.S_ISBLK(mode):
+        raise UnsupportedError(
+            f"{what} is a block device, and the VM's kernel does not have it under that number",
+            hint="give it as a device (`--device`, volumeDevices), so that it is plugged into the VM",
+        )
 
 
 def _name_shared(container: str, number: int, destination: str, source: str) -> str:
