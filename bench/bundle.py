@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,35 @@ _BUSYBOX = "/bin/busybox"
 _APPLETS = ("dd", "nc", "ping", "sh", "sleep", "true", "wc")
 
 
-def make_bundle(directory: Path, arguments: Sequence[str], *, network: str = "") -> Path:
+def make_bundle(
+    directory: Path,
+    arguments: Sequence[str],
+    *,
+    network: str = "",
+    programs: Sequence[Path] = (),
+    mounts: Sequence[Mapping[str, Any]] = (),
+    disk: Mapping[str, Any] | None = None,
+) -> Path:
     """Make a bundle that runs `arguments`, for as often as it is run, in a `network` namespace: "" for a new one.
 
+    It has `programs` beside busybox's, and OCI's `mounts` and a block device of `linux.devices` beside the usual ones.
     Raise OSError without a static busybox.
     """
-    programs = directory / "rootfs/bin"
-    programs.mkdir(parents=True)
-    for name in ("dev", "etc", "proc", "sys", "tmp"):
+    folder = directory / "rootfs/bin"
+    folder.mkdir(parents=True)
+    for name in ("dev", "etc", "proc", "sys", "tmp", *(mount["destination"].lstrip("/") for mount in mounts)):
         (directory / "rootfs" / name).mkdir()
-    shutil.copy(_BUSYBOX, programs / "busybox")
+    shutil.copy(_BUSYBOX, folder / "busybox")
     for name in _APPLETS:
-        os.symlink("busybox", programs / name)
-    (directory / "config.json").write_text(json.dumps(_describe(arguments, network)))
+        os.symlink("busybox", folder / name)
+    for program in programs:
+        shutil.copy(program, folder)
+    spec = _describe(arguments, network)
+    spec["mounts"] += mounts
+    if disk is not None:
+        rule = {"allow": True, "type": disk["type"], "major": disk["major"], "minor": disk["minor"], "access": "rwm"}
+        spec["linux"] |= {"devices": [disk], "resources": {"devices": [rule]}}
+    (directory / "config.json").write_text(json.dumps(spec))
     return directory
 
 

@@ -8,6 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+FILE_WORK = (
+    *("share_write_1gib", "share_read_1gib", "share_1000_random", "share_1000_create", "share_1000_stat"),
+    *("share_1000_unlink", "block_write_1gib", "block_read_1gib", "block_1000_random"),
+)
+"""What is measured of files and of a block device."""
+
 Samples = Mapping[str, Sequence[float]]
 
 
@@ -41,6 +47,7 @@ def build_report(seconds: Samples, memory: Mapping[str, float], machine: Mapping
         "stdin_over_runc": ("stdin_1gib", "runc_stdin_1gib"),
         "veth_over_runc": ("veth_1gib", "runc_veth_1gib"),
         "veth_exchange_over_runc": ("veth_1000_exchanges", "runc_veth_1000_exchanges"),
+        **{f"{name}_over_runc": (name, f"runc_{name}") for name in FILE_WORK},
         "ctr_exec_over_runc": ("ctr_exec", "runc_ctr_exec"),
         "ctr_stdout_over_runc": ("ctr_stdout_1gib", "runc_ctr_stdout_1gib"),
         "ctr_stdin_over_runc": ("ctr_stdin_1gib", "runc_ctr_stdin_1gib"),

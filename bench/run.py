@@ -1,4 +1,4 @@
-"""Measure cold start, execs, memory, throughput and the network beside bare QEMU and runc; write build/bench.json.
+"""Measure starts, execs, memory, throughput, network and files beside bare QEMU and runc; write build/bench.json.
 
 Run as root, on a quiet machine: `/usr/bin/python3 bench/run.py`; `--help` tells how often.
 Runs are interleaved, so that a machine that slows down slows all alike.
@@ -16,6 +16,7 @@ sys.path[:0] = [str(_PROJECT), str(_PROJECT / "src")]
 
 from bench.bundle import make_bundle  # noqa: E402 - found by the line above
 from bench.engine import read_shim, start_engine, time_exec  # noqa: E402 - the same
+from bench.files import attach_disk, build_program, time_disk, time_share  # noqa: E402 - the same
 from bench.guest import build_initrd, time_bare_boot  # noqa: E402 - the same
 from bench.link import make_namespace, time_link  # noqa: E402 - the same
 from bench.memory import measure_agent, measure_sandbox, read_pss  # noqa: E402 - the same
@@ -35,6 +36,8 @@ from kata.observe.timeline import read_phases  # noqa: E402 - the same
 from kata.sandbox.store import find_sandbox_dir  # noqa: E402 - the same
 
 _PHASE = "phase "
+_PAGES = 1000
+_FILES = 1000
 _LINK_SHARE = 16
 """A transfer over the network is this much smaller, or an emulated guest would take ten minutes for each."""
 
@@ -50,6 +53,7 @@ def main() -> int:
         memory = measure_sandbox(kata, sleeper) | {"agent_in_guest": measure_agent(directory)}
         _measure_transfers(directory, (kata, runc), options, samples)
         _measure_links(directory, (kata, runc), options, samples)
+        _measure_files(directory, (kata, runc), options, samples)
         memory["shim"] = _measure_engine(directory, sleeper / "rootfs", options, samples)
         report = build_report(samples, memory, describe_machine())
     write_report(report, options.output)
@@ -114,6 +118,31 @@ def _measure_links(
                 times = time_link(runtime, sleeper, mib << 20, options.execs)
                 samples[f"{prefix}veth_1gib"].append(times.transfer * 1024 / mib)
                 samples[f"{prefix}veth_1000_exchanges"].append(times.exchange * 1000)
+
+
+def _measure_files(
+    directory: Path, runtimes: tuple[Runtime, Runtime], options: argparse.Namespace, samples: dict[str, list[float]]
+) -> None:
+    """Measure a directory and a block device of the host. Both are on the disk that has /var/tmp."""
+    scales = {"write": ("write_1gib", 1024 / options.mib), "read": ("read_1gib", 1024 / options.mib)}
+    scales |= {name: (f"1000_{name}", 1.0) for name in ("random", "create", "stat", "unlink")}
+    program = build_program(directory)
+    with (
+        tempfile.TemporaryDirectory(prefix="kata-bench-", dir="/var/tmp") as name,
+        attach_disk(Path(name) / "disk", options.mib) as disk,
+    ):
+        for number in range(options.transfers):
+            print(f"files: {number + 1} of {options.transfers}", file=sys.stderr, flush=True)
+            for runtime in runtimes:
+                prefix = "" if runtime.name == "kata" else f"{runtime.name}_"
+                place = Path(name) / f"{runtime.name}-{number}"
+                for kind, seconds in (
+                    ("share", time_share(runtime, place, program, options.mib, _PAGES, _FILES)),
+                    ("block", time_disk(runtime, place / "disk", program, disk, options.mib, _PAGES)),
+                ):
+                    for work, (title, scale) in scales.items():
+                        if work in seconds:
+                            samples[f"{prefix}{kind}_{title}"].append(seconds[work] * scale)
 
 
 def _measure_engine(

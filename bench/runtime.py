@@ -62,6 +62,15 @@ def create_container(runtime: Runtime, bundle: Path) -> Iterator[str]:
         runtime.call("delete", "--force", container)
 
 
+def read_output(runtime: Runtime, bundle: Path) -> str:
+    """Run a bundle to its end and return what it says. Raise CalledProcessError."""
+    command = _build_run(runtime, bundle)
+    done = subprocess.run(
+        command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=_TIMEOUT
+    )
+    return done.stdout
+
+
 def time_output(runtime: Runtime, bundle: Path, size: int) -> float:
     """Return the seconds in which `run` delivers `size` bytes, from the first byte to the last. Raise RuntimeError."""
     return time_command_output(_build_run(runtime, bundle), size)
