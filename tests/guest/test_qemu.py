@@ -30,6 +30,8 @@ KERNEL = os.environ.get("KATA_TEST_KERNEL", "/usr/local/share/kata-containers/vm
 BUSYBOX = shutil.which("busybox")
 PORT = "kata.vport.1024"
 PATIENCE = 60.0
+ONLINE = "cat /sys/devices/system/cpu/online"
+MEMORY = "head -n 1 /proc/meminfo"
 
 INIT = """\
 #!/bin/sh
@@ -182,6 +184,39 @@ async def test_pause_and_resume_are_seen_in_the_state(tmp_path: Path, spec: VmSp
         assert await guest.vm.query_state() == "paused"
         await guest.vm.resume()
         assert await guest.run("echo again") == "again\n"
+
+
+async def test_memory_comes_and_goes_and_vcpus_come_while_the_guest_runs(tmp_path: Path, spec: VmSpec) -> None:
+    spec = spec._replace(max_vcpus=3, max_memory_mib=1024)
+    async with boot(open_driver(tmp_path), spec) as guest:
+        before = int((await guest.run(MEMORY)).split()[1])
+        await guest.vm.resize_memory(600, timeout=PATIENCE)
+        await guest.run_until(MEMORY, lambda text: before + (300 << 10) < int(text.split()[1]) < before + (345 << 10))
+        await guest.vm.resize_vcpus(3, timeout=PATIENCE)
+        assert list(await guest.vm.list_vcpu_threads()) == [0, 1, 2]
+        await guest.run_until("echo 1 > /sys/devices/system/cpu/cpu1/online", lambda text: text == "")
+        await guest.run_until("echo 1 > /sys/devices/system/cpu/cpu2/online", lambda text: text == "")
+        assert await guest.run(ONLINE) == "0-2\n"
+
+        await guest.vm.resize_memory(256, timeout=PATIENCE)
+        await guest.run_until(MEMORY, lambda text: int(text.split()[1]) < before + (64 << 10))
+        await guest.vm.resize_vcpus(1, timeout=PATIENCE)
+        await guest.vm.resize_vcpus(2, timeout=PATIENCE)
+        assert await guest.run("echo up") == "up\n"
+
+
+async def test_a_vm_that_cannot_grow_says_what_it_can_have(tmp_path: Path, spec: VmSpec) -> None:
+    async with boot(open_driver(tmp_path), spec._replace(paused=True)) as guest:
+        with pytest.raises(ConfigError, match=r"cannot have 2 vCPUs \(1 to 1\)"):
+            await guest.vm.resize_vcpus(2)
+        with pytest.raises(ConfigError, match=r"cannot have 512 MiB of memory \(256 to 256 MiB\)"):
+            await guest.vm.resize_memory(512)
+
+
+async def test_a_guest_that_takes_no_memory_is_told_of_with_what_it_has(tmp_path: Path, spec: VmSpec) -> None:
+    async with boot(open_driver(tmp_path), spec._replace(paused=True, max_memory_mib=512)) as guest:
+        with pytest.raises(DeadlineError, match=r"the guest took 256 MiB of memory of 512 within 0.1 s"):
+            await guest.vm.resize_memory(512, timeout=0.1)
 
 
 async def test_a_guest_that_powers_off_ends_the_vm_and_that_is_said(tmp_path: Path, spec: VmSpec) -> None:

@@ -2,7 +2,8 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ def _pinning(engine: Engine) -> Iterator[None]:
     engine.configure("[runtime]\nenable_vcpus_pinning = true\n")
     yield
     engine.configure("")
+
+
+def wait_until(is_true: Callable[[], bool], *, timeout: float = 30.0) -> None:
+    """Look again and again; what is looked at takes its time."""
+    end = time.monotonic() + timeout
+    while not is_true():
+        assert time.monotonic() < end, "it did not come true in time"
 
 
 def list_vcpu_affinities(engine: Engine, sandbox: str) -> list[set[int]]:
@@ -171,3 +179,67 @@ def test_a_vm_for_which_the_host_has_too_few_huge_pages_is_refused(engine: Engin
     assert result.code != 0
     assert "start failed in phase hypervisor" in result.err
     assert "guest RAM: Cannot allocate memory" in result.err
+
+
+@pytest.fixture
+def _growing(engine: Engine) -> Iterator[None]:
+    """A configuration of VMs that grow: 512 MiB and one processor to begin with, 1536 MiB and two at most."""
+    engine.configure("default_maxmemory = 1536\n[runtime]\nstatic_sandbox_resource_mgmt = false\n")
+    yield
+    engine.configure("")
+
+
+def limit(*, memory_mib: int, cpus: float = 0) -> Change:
+    def change(spec: dict[str, Any]) -> None:
+        spec["linux"]["resources"]["memory"] = {"limit": memory_mib << 20}
+        spec["linux"]["namespaces"].append({"type": "cgroup"})
+        if cpus:
+            spec["linux"]["resources"]["cpu"] = {"quota": int(cpus * 100_000), "period": 100_000}
+
+    return change
+
+
+def see_size(container: Container) -> tuple[int, int]:
+    """Return the processors that a container may use, and the MiB of memory in all."""
+    text = container.ask("sh", "-c", "nproc; sed -n 's/MemTotal: *//p' /proc/meminfo").split()
+    return int(text[0]), int(text[1]) >> 10
+
+
+@pytest.mark.usefixtures("_growing")
+def test_a_vm_grows_with_its_containers_and_with_their_limits_and_shrinks_again(engine: Engine) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("this host has one processor, so no VM can have a second")
+    with engine.hold("sleep", "1000", change=limit(memory_mib=300, cpus=1)) as first:
+        began = see_size(first)
+        assert began[0] == 1
+        with engine.hold("sleep", "1000", pod=first.id, change=limit(memory_mib=400, cpus=0.5)) as second:
+            # One device adds to the VM what both need: 300 + 400 + 96 in place of 300 + 96.
+            vcpus, memory = see_size(second)
+            assert vcpus == 2
+            assert began[1] + 380 < memory <= began[1] + 400
+            assert see_size(first) == (vcpus, memory)
+
+            engine.succeed("update", "--memory", "700M", second.id)
+            assert began[1] + 670 < see_size(first)[1] <= began[1] + 700
+            assert second.ask("cat", "/sys/fs/cgroup/memory.max") == f"{700 << 20}\n"
+
+            result = engine.run("update", "--memory", "2G", second.id)
+            assert result.code != 0
+            assert "the most that this one can have is 1536 MiB" in result.err
+            assert second.find_status() == "running"
+            assert see_size(first)[1] <= began[1] + 700
+
+            engine.succeed("update", "--memory", "100M", second.id)
+            wait_until(lambda: see_size(first)[1] < began[1] + 200)
+        wait_until(lambda: see_size(first)[1] < began[1] + 100)
+
+
+@pytest.mark.usefixtures("_growing")
+def test_a_container_for_which_its_vm_cannot_grow_is_refused_and_the_others_go_on(engine: Engine) -> None:
+    with engine.hold("sleep", "1000", change=limit(memory_mib=300)) as first:
+        began = see_size(first)
+        result = engine.run_container("true", pod=first.id, change=limit(memory_mib=1400))
+        assert result.code != 0
+        assert "the containers need a VM of 1796 MiB" in result.err
+        assert "the most that this one can have is 1536 MiB" in result.err
+        assert see_size(first) == began

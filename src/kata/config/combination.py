@@ -34,6 +34,13 @@ def list_findings(config: Configuration) -> Iterator[Finding]:
     if vm.overhead_memory < GUEST_OVERHEAD_MIB:
         reason = f"this guest's kernel and agent need {GUEST_OVERHEAD_MIB} MiB, which is what counts"
         yield Finding("hypervisor", "overhead_memory", reason)
+    if vm.enable_hugepages and not config.runtime.static_sandbox_resource_mgmt:
+        yield Finding(
+            "runtime",
+            "static_sandbox_resource_mgmt",
+            "is false, and enable_hugepages is true",
+            "memory that is plugged in is ordinary pages",
+        )
     if vm.enable_annotations:
         from kata.config.annotations import list_unoffered  # noqa: PLC0415 - only where the operator opened some
 

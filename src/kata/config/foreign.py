@@ -36,7 +36,7 @@ def _vital(kind: str, reason: str, *same: Any) -> Foreign:
 
 
 _TEE = "there are no confidential guests"
-_STATIC = "memory and processors are not plugged in while the VM runs"
+_VIRTIO_MEM = "memory is always plugged in by virtio-mem, which needs no slots"
 _BLOCK = "a VM gets no disks but its root image"
 _VFIO = "devices of the host are not passed through"
 _VHOST_USER = "vhost-user devices are not implemented"
@@ -82,9 +82,9 @@ HYPERVISOR: dict[str, Foreign] = {
     "selinux_label": _vital("str", _SELINUX),
     "disable_guest_selinux": Foreign("bool", "the guest's kernel has no SELinux", (True,), is_vital=True),
     "default_bridges": _ignored("int", "devices are plugged into PCIe root ports: see pcie_root_port", 1),
-    "memory_slots": _ignored("int", _STATIC, 10),
-    "memory_offset": _ignored("int", _STATIC),
-    "enable_virtio_mem": _ignored("bool", _STATIC),
+    "memory_slots": _ignored("int", _VIRTIO_MEM, 10),
+    "memory_offset": _ignored("int", _VIRTIO_MEM),
+    "enable_virtio_mem": _exactly("bool", _VIRTIO_MEM, True, False),
     "enable_mem_prealloc": _ignored("bool", "the VM's memory is allocated as the guest touches it"),
     "hugepage_type": _ignored("str", _HUGE, "hugetlbfs"),
     "enable_numa": _ignored("bool", _NUMA),
@@ -209,9 +209,8 @@ AGENT: dict[str, Foreign] = {
 RUNTIME: dict[str, Foreign] = {
     "name": _vital("str", "the only kind of runtime is virt_container", "virt_container"),
     "agent_name": _vital("str", "the agent is kata", "kata"),
-    "disable_new_netns": _vital("bool", "QEMU always runs in the pod's network namespace"),
     "sandbox_cgroup_only": _exactly("bool", "all processes of a pod are in its cgroup", True),
-    "static_sandbox_resource_mgmt": _exactly("bool", _STATIC, True),
+    "disable_new_netns": _vital("bool", "QEMU always runs in the pod's network namespace"),
     "sandbox_bind_mounts": _ignored("list", "host directories are shared by a container's mounts only"),
     "shared_mounts": _ignored("list", "containers share no mounts but volumes"),
     "vfio_mode": _ignored("str", _VFIO, "guest-kernel", "vfio"),

@@ -128,6 +128,9 @@ class RuntimeConfig(NamedTuple):
     enable_vcpus_pinning: bool = False
     """Keep each vCPU on one processor of the host, as long as the pod's containers have as many in their cpusets as the
     VM has vCPUs."""
+    static_sandbox_resource_mgmt: bool = True
+    """Make the VM as big as its pod may become, once. `false`: plug processors and memory in as containers come and
+    limits are raised, up to `default_maxvcpus` and `default_maxmemory`, and take them out again."""
     internetworking_model: Annotated[str, Choice(("tcfilter", "none"))] = "tcfilter"
     """How the links of a pod's namespace reach the VM: by traffic control, or not at all (`none`: the VM's cards are on
     taps, `tap0_kata` and so on in the order of the links, which somebody else connects)."""

@@ -88,6 +88,19 @@ class Vm(Protocol):
     async def unplug(self, device_id: str, *, timeout: float = 10.0) -> None:
         """Take out a device that was plugged in, waiting for the guest to let go of it."""
 
+    async def resize_vcpus(self, count: int, *, timeout: float = 10.0) -> None:
+        """Plug vCPUs in until there are `count`, or take out those too many that were; the agent brings them online.
+
+        Between those that the VM began with and the spec's `max_vcpus`. Raise DeadlineError for a guest that keeps one.
+        """
+
+    async def resize_memory(self, mib: int, *, timeout: float = 10.0) -> None:
+        """Let the guest have `mib` of memory, between what the VM began with and the spec's `max_memory_mib`.
+
+        More is there on return; DeadlineError says how much where the guest did not take all. Of what it has too much
+        it gives back what it can, later.
+        """
+
     def read_console(self) -> str:
         """The end of what the guest wrote to its console until now."""
 

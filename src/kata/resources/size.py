@@ -1,7 +1,7 @@
 """How big a VM must be for the pod, or the container, that it is made for."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -25,8 +25,12 @@ _CRIO = ("io.kubernetes.cri-o.PodLinuxResources", "pod-linux-resources.crio.io")
 
 
 class VmSize(NamedTuple):
+    """What a VM begins with, and how far it can grow; 0 where it cannot."""
+
     vcpus: int
     memory_mib: int
+    most_vcpus: int = 0
+    most_memory_mib: int = 0
 
 
 class Limits(NamedTuple):
@@ -45,9 +49,40 @@ def size_vm(spec: Mapping[str, Any], config: HypervisorConfig, host: HostSize) -
     no 64-bit integer, and ConfigError for a size beyond what there is.
     """
     limits = find_limits(spec)
-    most = min(config.default_maxvcpus or host.cpus, host.cpus)
-    vcpus = ceil(limits.cpus + config.overhead_vcpus) if limits.cpus else config.default_vcpus or 1
-    return VmSize(most if vcpus < 0 else max(1, min(vcpus, most)), _size_memory(limits.memory, config, host))
+    most = _find_most_vcpus(config, host)
+    vcpus = ceil(limits.cpus + config.overhead_vcpus) if limits.cpus else _find_default_vcpus(config, most)
+    return VmSize(max(1, min(vcpus, most)), _size_memory(limits.memory, config, host))
+
+
+def leave_room(size: VmSize, config: HypervisorConfig, host: HostSize) -> VmSize:
+    """Return a VM that begins as `size` and can grow as far as the operator, and the host, let any."""
+    growth = max(0, _find_most_memory(config, host) - size.memory_mib)
+    return size._replace(
+        most_vcpus=_find_most_vcpus(config, host),
+        most_memory_mib=size.memory_mib + growth // _MEMORY_STEP_MIB * _MEMORY_STEP_MIB,
+    )
+
+
+def fit_containers(containers: Iterable[Limits], size: VmSize, config: HypervisorConfig, host: HostSize) -> VmSize:
+    """Return a VM of `size` as big as its containers need together, and never smaller than it began.
+
+    Those without a limit count together as much as a VM without one. Raise ConfigError where there is less memory than
+    that; of processors there are as many as there may be.
+    """
+    known = list(containers)
+    vcpus = ceil(sum(one.cpus for one in known) + config.overhead_vcpus)
+    if not all(one.cpus for one in known):
+        vcpus += _find_default_vcpus(config, size.most_vcpus)
+    limits = [one.memory for one in known if _is_memory_limit(one.memory, host)]
+    memory = sum(-(-limit // (1 << 20)) for limit in limits)
+    memory += _find_overhead(config) if len(limits) == len(known) else config.default_memory or DEFAULT_MEMORY_MIB
+    memory = max(size.memory_mib, _round_memory(memory))
+    if memory > size.most_memory_mib:
+        raise ConfigError(
+            f"the containers need a VM of {memory} MiB",
+            hint=f"the most that this one can have is {size.most_memory_mib} MiB",
+        )
+    return size._replace(vcpus=max(size.vcpus, min(vcpus, size.most_vcpus)), memory_mib=memory)
 
 
 def check_memory_limit(container: str, resources: Mapping[str, Any]) -> None:
@@ -76,18 +111,41 @@ def find_cpus(resources: Mapping[str, Any]) -> str:
     return found
 
 
+def _find_most_vcpus(config: HypervisorConfig, host: HostSize) -> int:
+    return min(config.default_maxvcpus or host.cpus, host.cpus)
+
+
+def _find_default_vcpus(config: HypervisorConfig, most: int) -> int:
+    return most if config.default_vcpus < 0 else config.default_vcpus or 1
+
+
+def _find_most_memory(config: HypervisorConfig, host: HostSize) -> int:
+    return config.default_maxmemory or max(host.memory_mib, DEFAULT_MEMORY_MIB)
+
+
+def _find_overhead(config: HypervisorConfig) -> int:
+    return max(config.overhead_memory, GUEST_OVERHEAD_MIB)
+
+
+def _is_memory_limit(limit: int, host: HostSize) -> bool:
+    return 0 < limit < host.memory_mib << 20
+
+
+def _round_memory(mib: int) -> int:
+    return -(-mib // _MEMORY_STEP_MIB) * _MEMORY_STEP_MIB
+
+
 def _size_memory(limit: int, config: HypervisorConfig, host: HostSize) -> int:
-    overhead = max(config.overhead_memory, GUEST_OVERHEAD_MIB)
-    if 0 < limit < host.memory_mib << 20:
+    if _is_memory_limit(limit, host):
         asked = -(-limit // (1 << 20))
-        wanted = max(asked + overhead, LEAST_MEMORY_MIB)
+        wanted = max(asked + _find_overhead(config), LEAST_MEMORY_MIB)
     else:
         asked = wanted = config.default_memory or DEFAULT_MEMORY_MIB
-    most = config.default_maxmemory or max(host.memory_mib, DEFAULT_MEMORY_MIB)
+    most = _find_most_memory(config, host)
     if asked > most:
         reason = "default_maxmemory" if config.default_maxmemory else "the host's memory"
         raise ConfigError(f"a VM for {asked} MiB cannot be had", hint=f"{reason} is {most} MiB")
-    return -(-wanted // _MEMORY_STEP_MIB) * _MEMORY_STEP_MIB
+    return _round_memory(wanted)
 
 
 def find_limits(spec: Mapping[str, Any]) -> Limits:
@@ -101,14 +159,25 @@ def find_limits(spec: Mapping[str, Any]) -> Limits:
         found = read(annotations)
         if found is not None and (found.cpus or found.memory):
             return found
-    resources = find_resources(spec)
+    return read_limits(find_resources(spec))
+
+
+def read_limits(resources: Mapping[str, Any]) -> Limits:
+    """Return a container's limits of OCI's `linux.resources`. Raise UsageError for what is no number."""
     cpu, memory = _find_object(resources, "cpu"), _find_object(resources, "memory")
-    place = "config.json: linux.resources."
     return _make_limits(
-        _check_number(cpu.get("quota"), f"{place}cpu.quota", _INT64),
-        _check_number(cpu.get("period"), f"{place}cpu.period", _UINT64),
-        _check_number(memory.get("limit"), f"{place}memory.limit", _INT64),
+        _check_number(cpu.get("quota"), "linux.resources.cpu.quota", _INT64),
+        _check_number(cpu.get("period"), "linux.resources.cpu.period", _UINT64),
+        _check_number(memory.get("limit"), "linux.resources.memory.limit", _INT64),
     )
+
+
+def merge_resources(before: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the processors and memory of OCI's `linux.resources` after an update, which says only what changes."""
+    return {
+        name: {**_find_object(before, name), **{k: v for k, v in _find_object(update, name).items() if v is not None}}
+        for name in ("cpu", "memory")
+    }
 
 
 def _read_containerd(annotations: Mapping[str, Any]) -> Limits | None:

@@ -23,7 +23,7 @@ from kata.errors import (
 from kata.protocol.messages import agent as wire
 from kata.protocol.messages import oci
 from kata.protocol.oci.document import load_message
-from kata.resources.size import check_memory_limit, find_cpus, find_resources
+from kata.resources.size import check_memory_limit, find_cpus, find_resources, merge_resources, read_limits
 from kata.sandbox import store
 from kata.sandbox.attach import Attached
 from kata.sandbox.disk import Disks
@@ -97,8 +97,10 @@ class Container:
         self.bundle = bundle
         self.record = record
         self.execs: dict[str, GuestProcess] = {}
-        self.cpus = find_cpus(find_resources(bundle.spec))
-        """The host's processors that its cpuset names, as a list of cpuset(7). The guest has others."""
+        self.resources = find_resources(bundle.spec)
+        """OCI's `linux.resources` as they are now, at least processors and memory."""
+        self.limits = read_limits(self.resources)
+        """What the VM has to have room for."""
         self._root = root
         self._guest = guest
         self._shared = shared
@@ -110,6 +112,11 @@ class Container:
         self._forgotten = False
         self._changes: set[asyncio.Task[Any]] = set()
         store.write_container(root, record)
+
+    @property
+    def cpus(self) -> str:
+        """The host's processors that its cpuset names, as a list of cpuset(7). The guest has others."""
+        return find_cpus(self.resources)
 
     @property
     def status(self) -> Status:
@@ -264,7 +271,8 @@ class Container:
         if message.CPU is not None:
             message.CPU.Cpus = message.CPU.Mems = ""
         await self._guest.update_container(wire.UpdateContainerRequest(container_id=self.id, resources=message))
-        self.cpus = find_cpus(resources) or self.cpus
+        self.resources = merge_resources(self.resources, resources)
+        self.limits = read_limits(self.resources)
 
     async def delete(self, *, force: bool) -> None:
         """Take the container out of the guest. Raise StateError for one that runs, unless forced."""

@@ -127,6 +127,10 @@ class Guest:
     async def update_container(self, request: wire.UpdateContainerRequest) -> None:
         await self._call("UpdateContainer", request, Empty)
 
+    async def online(self, vcpus: int) -> None:
+        """Have `vcpus` processors in use, and all the memory that was plugged in."""
+        await self._call("OnlineCPUMem", wire.OnlineCPUMemRequest(wait=True, nb_cpus=vcpus), Empty)
+
     async def stat_container(self, container: str, *, timeout: float = _STATS_TIMEOUT) -> wire.StatsContainerResponse:
         request = wire.StatsContainerRequest(container_id=container)
         return await self._call("StatsContainer", request, wire.StatsContainerResponse, timeout=timeout)

@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kata.config.annotations import apply_annotations
 from kata.config.load import load_configuration
@@ -20,7 +20,7 @@ from kata.protocol.oci.pod import Role, find_role
 from kata.resources.cgroup import create_cgroup, drop_cgroup, join_cgroup, leave_cgroup
 from kata.resources.host import measure_host
 from kata.resources.pinning import parse_cpus, pin_threads
-from kata.resources.size import check_memory_limit, find_resources, size_vm
+from kata.resources.size import check_memory_limit, find_resources, leave_room, size_vm
 from kata.sandbox import store
 from kata.sandbox.attach import Attachments
 from kata.sandbox.clock import GuestClock
@@ -38,6 +38,9 @@ from kata.sandbox.publisher import Publisher
 from kata.sandbox.states import SandboxState, Status, move_sandbox
 from kata.sandbox.translation import add_pod_mounts
 from kata.sandbox.vm import SHARE_TAG, SandboxVm, Site, start_vm
+
+if TYPE_CHECKING:
+    from kata.sandbox.resizing import Resizing
 
 _STAND_IN_TIMEOUT = 10.0
 _CHECK_TIMEOUT = 5.0
@@ -107,6 +110,7 @@ class Sandbox:
         self._deletions: dict[str, asyncio.Task[None]] = {}
         self._is_lasting = False
         self._pod_mounts: list[dict[str, Any]] = []
+        self._resizing: Resizing | None = None
         self.is_lost = False
         self.is_released = False
 
@@ -136,7 +140,10 @@ class Sandbox:
         self._config = self._configure(config, first.spec)
         if self._is_lasting:  # no container is made of this spec, so what it mounts is for all
             self._pod_mounts = first.spec.get("mounts") or []
-        size = size_vm(first.spec, self._config.hypervisor, measure_host())
+        host = measure_host()
+        size = size_vm(first.spec, self._config.hypervisor, host)
+        if not self._config.runtime.static_sandbox_resource_mgmt:
+            size = leave_room(size, self._config.hypervisor, host)
         with self.timeline.measure("host cgroup"):
             self._cgroup = _find_cgroup(first.spec)
             self._enter_cgroup(first.spec, os.getpid())
@@ -152,6 +159,10 @@ class Sandbox:
             ports += self._config.hypervisor.pcie_root_port
         vm = await start_vm(site, size, cards, min(ports, _MOST_PORTS))
         self._vm = vm
+        if size.most_vcpus:
+            from kata.sandbox.resizing import Resizing  # noqa: PLC0415 - most VMs keep their size
+
+            self._resizing = Resizing(vm, size, self._config.hypervisor, host, self.containers, self._log)
         self.network.close_taps()
         clock = GuestClock(vm.guest)
         with self.timeline.measure("guest clock"):
@@ -304,6 +315,9 @@ class Sandbox:
                 self._files.put_into(vm.share, translation.shared, pid)
                 if published:
                     vm.share.make_directory(PUBLISHED)
+            if self._resizing is not None:
+                with self.timeline.measure("resize"):
+                    await self._resizing.fit()
             with self.timeline.measure("create container"):
                 await container.create(translation, attachment)
             if published:
@@ -318,9 +332,17 @@ class Sandbox:
             self.timeline.write()
 
     async def update_container(self, container_id: str, resources: dict[str, Any]) -> None:
-        """Change a container's limits; `resources` is OCI's object. Raise StateError, UsageError, GuestError."""
-        await self.find_container(container_id).update(resources)
-        await self._pin(self.require_running())
+        """Change a container's limits; `resources` is OCI's object. Raise StateError, UsageError, GuestError.
+
+        Where the VM can grow, it is bigger before the container may use more, and smaller after.
+        """
+        container = self.find_container(container_id)
+        vm = self.require_running()
+        if self._resizing is None:
+            await container.update(resources)
+        else:
+            await self._resizing.update(container, resources)
+        await self._pin(vm)
 
     async def _pin(self, vm: SandboxVm) -> None:
         """Keep each vCPU on one of the processors that the containers were given, where that is asked for."""
@@ -439,6 +461,8 @@ class Sandbox:
         if path and container.record.pid != os.getpid():
             leave_cgroup(path, container.record.pid)  # it may be the very command that waits for the removal
         if vm is not None:
+            if self._resizing is not None and self.is_used():
+                await self._resizing.shrink()
             try:
                 container.unshare(vm.share)
             except KataError as error:

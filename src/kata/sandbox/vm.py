@@ -175,6 +175,8 @@ def _describe_vm(
         initrd=host.artifacts.initrd or None,
         vcpus=size.vcpus,
         memory_mib=size.memory_mib,
+        max_vcpus=size.most_vcpus,
+        max_memory_mib=size.most_memory_mib,
         hugepages=config.enable_hugepages,
         kernel_parameters=tuple(list_kernel_parameters(site.config, host.artifacts, line.server)),
         devices=tuple(devices),
@@ -197,6 +199,9 @@ def list_kernel_parameters(config: Configuration, artifacts: Artifacts, server: 
         parameters.append("rdinit=/usr/sbin/kata-agent")
     else:
         parameters += ["root=/dev/vda", "rootfstype=erofs", "ro", "init=/usr/sbin/kata-agent"]
+    if not config.runtime.static_sandbox_resource_mgmt:
+        # Three quarters of what is plugged in, at most, is for what can be moved away when it is to be taken out.
+        parameters.append("memory_hotplug.online_policy=auto-movable")
     parameters += [f"agent.server_addr={server}", *_list_agent_parameters(config.agent)]
     return parameters + config.hypervisor.kernel_params.split()
 

@@ -74,6 +74,10 @@ def test_a_mistake_in_a_drop_in_names_the_drop_in(tmp_path: Path) -> None:
         ("[hypervisor.qemu]\ndefault_vcpus = 4\ndefault_maxvcpus = 2", "toml:2: .*default_maxvcpus is 2"),
         ("[hypervisor.qemu]\ndefault_memory = 64", "a guest needs 128 MiB to boot"),
         ("[hypervisor.qemu]\ndefault_maxmemory = 1024", "default_memory is 2048"),
+        (
+            "[hypervisor.qemu]\nenable_hugepages = true\n[runtime]\nstatic_sandbox_resource_mgmt = false",
+            r"toml:4: \[runtime\] static_sandbox_resource_mgmt .*enable_hugepages is true",
+        ),
         ('[hypervisor.qemu]\nkernel = "vmlinux"', "it takes an absolute path"),
         ('[hypervisor.qemu]\nkernel_params = "a\\nb"', "no line's end"),
         ('[hypervisor.qemu]\nvalid_hypervisor_paths = ["/usr/bin/*"]', "absolute paths without patterns"),

@@ -194,3 +194,21 @@ def test_a_vm_and_the_one_it_goes_on_from_have_the_same_machine() -> None:
     assert "memory-backend-file,id=ram,size=256M,share=on,mem-path=/proc/self/fd/40" in saved
     assert saved[-2:] == ["-device", "vmgenid,guid=auto"]
     assert build_arguments(SPEC._replace(saved="/saved"), TCG, wires) == [*saved, "-incoming", "defer"]
+
+
+def test_a_vm_that_can_grow_has_places_for_vcpus_and_one_device_for_memory() -> None:
+    spec = SPEC._replace(max_vcpus=4, max_memory_mib=1024)
+    shown = show(build_arguments(spec, TCG._replace(accelerator="kvm"), WIRES))
+    assert "\n-smp 2,maxcpus=4\n-m size=256M,slots=1,maxmem=1024M\n" in shown
+    assert "\n-object memory-backend-memfd,id=growth,size=768M,share=on\n" in shown
+    assert "\n-device virtio-mem-pci,id=dev-growth,memdev=growth,requested-size=0,disable-legacy=on\n" in shown
+
+
+def test_a_vm_with_all_the_memory_that_it_may_have_has_no_device_for_more() -> None:
+    assert "virtio-mem" not in show(build_arguments(SPEC._replace(max_vcpus=4, max_memory_mib=256), TCG, WIRES))
+
+
+def test_an_emulated_guest_that_can_grow_has_its_vcpus_from_the_start_and_leaves_them_asleep() -> None:
+    shown = show(build_arguments(SPEC._replace(max_vcpus=4), TCG, WIRES))
+    assert "\n-smp 4,maxcpus=4\n" in shown
+    assert " maxcpus=2 console=ttyS0 " in shown

@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 from kata.config.model import GUEST_OVERHEAD_MIB, LEAST_MEMORY_MIB, HypervisorConfig
 from kata.errors import ConfigError, UsageError
 from kata.resources.host import HostSize, measure_host
-from kata.resources.size import LEAST_LIMIT_MIB, VmSize, check_memory_limit, size_vm
+from kata.resources.size import (
+    LEAST_LIMIT_MIB,
+    Limits,
+    VmSize,
+    check_memory_limit,
+    fit_containers,
+    leave_room,
+    merge_resources,
+    read_limits,
+    size_vm,
+)
 
 _HOST = HostSize(cpus=8, memory_mib=16384)
 _CONFIG = HypervisorConfig(default_vcpus=3, default_memory=1000)
@@ -185,3 +195,43 @@ def test_this_machine_has_a_size() -> None:
     host = measure_host()
     assert host.cpus > 0
     assert host.memory_mib > 0
+
+
+_ROOM = leave_room(VmSize(1, 512), HypervisorConfig(default_maxmemory=4096), _HOST)
+_GIB = 1 << 30
+
+
+def test_a_vm_can_grow_to_what_the_operator_and_the_host_have() -> None:
+    assert VmSize(1, 512, 8, 4096) == _ROOM
+    assert leave_room(VmSize(1, 512), HypervisorConfig(default_maxvcpus=2), _HOST) == VmSize(1, 512, 2, 16384)
+    assert leave_room(VmSize(1, 700), HypervisorConfig(default_maxmemory=600), _HOST).most_memory_mib == 700
+
+
+@pytest.mark.parametrize(
+    ("containers", "vcpus", "memory"),
+    [
+        ([], 1, 512),
+        ([Limits(0.5, 100 << 20)], 1, 512),
+        ([Limits(0.5, _GIB), Limits(0.6, _GIB)], 2, 2048 + GUEST_OVERHEAD_MIB),
+        ([Limits(2.0, 0), Limits(0, _GIB)], 5, 1024 + 1000),
+        ([Limits(0, 0), Limits(0, 0)], 3, 1000),
+        ([Limits(20.0, _GIB)], 8, 1024 + GUEST_OVERHEAD_MIB),
+        ([Limits(1.0, 1 << 62)], 1, 1000),
+    ],
+)
+def test_a_vm_that_can_grow_is_as_big_as_its_containers_together(
+    containers: list[Limits], vcpus: int, memory: int
+) -> None:
+    assert fit_containers(containers, _ROOM, _CONFIG, _HOST) == _ROOM._replace(vcpus=vcpus, memory_mib=memory)
+
+
+def test_containers_that_need_more_memory_than_there_can_be_are_told_how_much_that_is() -> None:
+    with pytest.raises(ConfigError, match=r"need a VM of 4192 MiB \(the most that this one can have is 4096 MiB\)"):
+        fit_containers([Limits(1.0, 4 * _GIB)], _ROOM, _CONFIG, _HOST)
+
+
+def test_an_update_changes_the_limits_that_it_names_only() -> None:
+    before = {"cpu": {"quota": 200_000, "period": 50_000, "shares": 2}, "memory": {"limit": _GIB}, "pids": {"limit": 3}}
+    assert read_limits(merge_resources(before, {"cpu": {"quota": 100_000, "period": None}})) == Limits(2.0, _GIB)
+    assert read_limits(merge_resources(before, {"memory": {"limit": -1}})) == Limits(4.0, 0)
+    assert read_limits(merge_resources({}, {})) == Limits()

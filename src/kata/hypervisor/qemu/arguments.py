@@ -27,6 +27,9 @@ FIRST_PORT_SLOT = 0x10
 LAST_PORT_SLOT = 0x1E  # 0x1f is the ISA bridge
 MOST_PORTS = LAST_PORT_SLOT - FIRST_PORT_SLOT + 1
 
+GROWTH = "dev-growth"
+"""The virtio-mem device by which the memory grows and shrinks."""
+
 SECCOMP = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 # Turning off what costs start-up time or attack surface and is in no container's way.
@@ -42,7 +45,7 @@ _TCG_CPU = "max,la57=off,erms=off"
 # init_on_alloc: QEMU translates a page of code once and notices the guest's own writes to it, not virtiofsd's. A page
 # that held code and then gets a file from the share would run as the old code (seen with QEMU 10, as segmentation
 # faults); when the kernel clears each page that it hands out, QEMU drops the translation.
-_TCG_PARAMETERS = ("tsc=reliable", "mitigations=off", "init_on_alloc=1")
+_TCG_PARAMETERS: tuple[str, ...] = ("tsc=reliable", "mitigations=off", "init_on_alloc=1")
 
 
 class Machine(NamedTuple):
@@ -146,18 +149,28 @@ def _describe_machine(spec: VmSpec, machine: Machine, memory: int | None) -> Ite
     else:
         yield format_option("tcg", {"thread": "multi", "tb-size": machine.tb_size})
         yield from ("-cpu", machine.cpu or _TCG_CPU)
-    yield from ("-smp", format_option(str(spec.vcpus), {"maxcpus": spec.max_vcpus or None}))
-    maximum = f"{spec.max_memory_mib}M" if spec.max_memory_mib > spec.memory_mib else None
-    yield from ("-m", format_option("", {"size": f"{spec.memory_mib}M", "slots": maximum and 4, "maxmem": maximum}))
-    # Shared, because vhost-user daemons map the guest's memory. Huge pages are taken at once: a VM that finds none left
-    # when the guest touches one dies of SIGBUS.
-    shared = {"id": "ram", "size": f"{spec.memory_mib}M", "share": True}
-    if memory is not None:
-        yield from ("-object", format_option("memory-backend-file", {**shared, "mem-path": f"/proc/self/fd/{memory}"}))
-    else:
-        huge = {"hugetlb": True, "prealloc": True} if spec.hugepages else {}
-        yield from ("-object", format_option("memory-backend-memfd", {**shared, **huge}))
+    # Linux counts a vCPU that may come only where it knows its hypervisor, and it does not know TCG
+    # (acpi_is_processor_usable in arch/x86/kernel/acpi/boot.c). There all are present, and asleep: see _describe_boot.
+    present = max(spec.vcpus, spec.max_vcpus) if machine.accelerator == "tcg" else spec.vcpus
+    yield from ("-smp", format_option(str(present), {"maxcpus": spec.max_vcpus or None}))
+    growth = spec.max_memory_mib - spec.memory_mib
+    maximum = {"slots": 1, "maxmem": f"{spec.max_memory_mib}M"} if growth > 0 else {}
+    yield from ("-m", format_option("", {"size": f"{spec.memory_mib}M", **maximum}))
+    # Huge pages are taken at once: a VM that finds none left when the guest touches one dies of SIGBUS.
+    huge = {"hugetlb": True, "prealloc": True} if spec.hugepages else {}
+    backing = huge if memory is None else {"mem-path": f"/proc/self/fd/{memory}"}
+    yield from ("-object", _describe_memory("ram", spec.memory_mib, backing))
+    if growth > 0:
+        yield from ("-object", _describe_memory("growth", growth, {}))
+        front = {"id": GROWTH, "memdev": "growth", "requested-size": 0, "disable-legacy": "on"}
+        yield from ("-device", format_option("virtio-mem-pci", front))
     yield from ("-rtc", "base=utc,clock=host")
+
+
+def _describe_memory(name: str, mib: int, more: Mapping[str, object]) -> str:
+    """A file of memory: shared, because vhost-user daemons map the guest's."""
+    kind = "memory-backend-file" if "mem-path" in more else "memory-backend-memfd"
+    return format_option(kind, {"id": name, "size": f"{mib}M", "share": True, **more})
 
 
 def _describe_boot(spec: VmSpec, machine: Machine, descriptors: Descriptors) -> Iterator[str]:
@@ -168,6 +181,8 @@ def _describe_boot(spec: VmSpec, machine: Machine, descriptors: Descriptors) -> 
         yield from ("-initrd", f"/proc/self/fd/{descriptors.initrd}")
     # First, so that what an operator asks for is the last word.
     own = _TCG_PARAMETERS if machine.accelerator == "tcg" else ()
+    if own and spec.max_vcpus > spec.vcpus:
+        own = (*own, f"maxcpus={spec.vcpus}")
     yield from ("-append", " ".join((*own, *spec.kernel_parameters)))
 
 

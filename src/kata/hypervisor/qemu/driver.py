@@ -65,6 +65,8 @@ class Qemu:
             pause=True,
             balloon=True,
             template=True,
+            vcpu_hotplug=True,
+            memory_hotplug=True,
         )
 
     def find_hybrid_socket(self, spec_directory: str, sandbox: str) -> str:  # noqa: ARG002 - it has none

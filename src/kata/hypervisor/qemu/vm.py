@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Coroutine
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kata.errors import GuestError, HostError, KataError, StateError
 from kata.hypervisor.console import Console
@@ -17,6 +17,9 @@ from kata.protocol.qmp import Event
 from kata.transport.boundedlog import BoundedLog
 from kata.transport.child import Child, Ending
 from kata.transport.qmp import QmpSession
+
+if TYPE_CHECKING:
+    from kata.hypervisor.qemu.resize import Resize
 
 # RunState of QEMU's qapi/run-state.json; all that is not here and not "running" stands still.
 _STATES: dict[str, VmState] = {
@@ -53,6 +56,7 @@ class QemuVm:
         self._shutdown: Event | None = None
         self._released = False
         self._hotplug = Hotplug(session, spec.hotplug_ports)
+        self._resize: Resize | None = None
         session.on_event = self._see_event
 
     async def open_session(self, *, timeout: float) -> None:
@@ -194,3 +198,15 @@ class QemuVm:
 
     async def unplug(self, device_id: str, *, timeout: float = 10.0) -> None:
         await self._hotplug.unplug(device_id, timeout=timeout)
+
+    async def resize_vcpus(self, count: int, *, timeout: float = 10.0) -> None:
+        await self._find_resize().resize_vcpus(count, timeout=timeout)
+
+    async def resize_memory(self, mib: int, *, timeout: float = 10.0) -> None:
+        await self._find_resize().resize_memory(mib, timeout=timeout)
+
+    def _find_resize(self) -> "Resize":
+        from kata.hypervisor.qemu.resize import Resize  # noqa: PLC0415 - most VMs keep their size
+
+        self._resize = self._resize or Resize(self._session, self.spec)
+        return self._resize
