@@ -43,6 +43,8 @@ from kata.protocol.netlink.route import (
     RTPROT_RA,
     RTPROT_REDIRECT,
     SETTABLE_FLAGS,
+    SETTABLE_KINDS,
+    Hop,
     Route,
     add_route,
     delete_route,
@@ -59,6 +61,7 @@ _V6 = int(AF_INET6)
 _KERNELS_OWN = {RTPROT_REDIRECT, RTPROT_KERNEL, RTPROT_RA}
 # What the kernel puts into an IPv6 route without a priority (IP6_RT_PRIO_USER); IPv4 leaves 0.
 _DEFAULT_PRIORITY = {_V4: 0, _V6: 1024}
+_LARGEST_WEIGHT = 256
 _NO_SUCH_FAMILY = {errno.EOPNOTSUPP, errno.EAFNOSUPPORT}
 
 
@@ -115,14 +118,24 @@ def update_routes(netlink: Netlink, routes: Sequence[types.Route]) -> None:
     names = {link.ifindex: link.name for link in links}
     by_name = {link.name: link.ifindex for link in links}
     asked = [_read_route(route, by_name) for route in routes]
-    wanted = [route for route in asked if route.family == _V4 or _speaks_ipv6(names[route.ifindex])]
+    wanted = [route for route in asked if route.family == _V4 or all(map(_speaks_ipv6, _list_devices(route, names)))]
     keys = {_identify(route) for route in wanted}
     loopbacks = {link.ifindex for link in links if link.flags & IFF_LOOPBACK}
     for old in _list_main_routes(netlink):
-        if old.protocol not in _KERNELS_OWN and old.ifindex not in loopbacks and _identify(old) not in keys:
+        is_kept = old.protocol in _KERNELS_OWN or (old.kind == RTN_UNICAST and old.ifindex in loopbacks)
+        if not is_kept and _identify(old) not in keys:
             netlink.run(delete_route(old), unless={errno.ESRCH})
-    for route in sorted(wanted, key=lambda route: bool(route.gateway)):
+    for route in sorted(wanted, key=lambda route: bool(route.gateway or route.hops)):
+        _put_route(netlink, route)
+
+
+def _put_route(netlink: Netlink, route: Route) -> None:
+    if not route.hops:
         netlink.run(add_route(route, replace=True), unless={errno.EEXIST})
+    elif not netlink.run(add_route(route, replace=True), unless={errno.EINVAL}):
+        # A kernel without CONFIG_IP_ROUTE_MULTIPATH reaches the destination all the same, by one of the hops.
+        ifindex, gateway, flags, _ = route.hops[0]
+        _put_route(netlink, route._replace(hops=(), ifindex=ifindex, gateway=gateway, flags=flags))
 
 
 def add_neighbours(netlink: Netlink, neighbours: Iterable[types.ARPNeighbor]) -> None:
@@ -153,7 +166,7 @@ def list_interfaces(netlink: Netlink) -> list[types.Interface]:
 
 
 def list_routes(netlink: Netlink) -> list[types.Route]:
-    """Return the unicast routes of the main table, in a form that `update_routes` takes."""
+    """Return the routes of the main table, in a form that `update_routes` takes."""
     names = {link.ifindex: link.name for link in netlink.ask(dump_links(), parse_link)}
     return [
         types.Route(
@@ -165,6 +178,18 @@ def list_routes(netlink: Netlink) -> list[types.Route]:
             family=types.IPFamily.V4 if route.family == _V4 else types.IPFamily.V6,
             flags=route.flags & SETTABLE_FLAGS,
             mtu=route.mtu,
+            priority=route.priority,
+            kind=0 if route.kind == RTN_UNICAST else route.kind,
+            tos=route.tos,
+            hops=[
+                types.NextHop(
+                    gateway=format_ip(hop.gateway) if hop.gateway else "",
+                    device=names.get(hop.ifindex, ""),
+                    flags=hop.flags & SETTABLE_FLAGS,
+                    weight=hop.weight,
+                )
+                for hop in route.hops
+            ],
         )
         for route in _list_main_routes(netlink)
     ]
@@ -235,18 +260,35 @@ def _read_route(route: types.Route, by_name: dict[str, int]) -> Route:
     if route.scope > 0xFF:
         raise UsageError(f"route to {route.dest or 'default'} has scope {route.scope}, which is more than 255")
     source, origin, origin_prefix = _read_source(route, family)
+    kind = route.kind or RTN_UNICAST
+    if kind not in SETTABLE_KINDS:
+        raise UsageError(f"route to {route.dest or 'default'} is of the kind {kind}, which nobody can ask for")
+    leads_by_one = kind == RTN_UNICAST and not route.hops
     return Route(
         family=family,
         destination=mask_network(destination, prefix),
         prefix=prefix,
         gateway=parse_ip(route.gateway) if route.gateway else b"",
         source=source,
-        ifindex=_find_index(route.device, by_name),
+        ifindex=_find_index(route.device, by_name) if leads_by_one else 0,
+        priority=route.priority,
         mtu=route.mtu,
         scope=route.scope,
         flags=route.flags & SETTABLE_FLAGS,
+        kind=kind,
+        tos=route.tos & 0xFF,
         origin=origin,
         origin_prefix=origin_prefix,
+        hops=tuple(_read_hop(hop, by_name) for hop in route.hops) if kind == RTN_UNICAST else (),
+    )
+
+
+def _read_hop(hop: types.NextHop, by_name: dict[str, int]) -> Hop:
+    return Hop(
+        ifindex=_find_index(hop.device, by_name),
+        gateway=parse_ip(hop.gateway) if hop.gateway else b"",
+        flags=hop.flags & SETTABLE_FLAGS,
+        weight=min(max(hop.weight, 1), _LARGEST_WEIGHT),
     )
 
 
@@ -291,14 +333,24 @@ def _list_main_routes(netlink: Netlink) -> list[Route]:
         route
         for family in (_V4, _V6)
         for route in netlink.ask(dump_routes(family), parse_route, unless=_NO_SUCH_FAMILY)
-        if route.table == RT_TABLE_MAIN and route.kind == RTN_UNICAST
+        if route.table == RT_TABLE_MAIN and route.kind in SETTABLE_KINDS
     ]
 
 
 def _identify(route: Route) -> tuple[Any, ...]:
     priority = route.priority or _DEFAULT_PRIORITY[route.family]
     destination = route.destination if route.prefix else b""
-    return (route.family, destination, route.prefix, route.tos, priority, route.gateway, route.ifindex)
+    # IPv6 shows a route that leads nowhere as one by the loopback interface.
+    ifindex = route.ifindex if route.kind == RTN_UNICAST else 0
+    hops = tuple((hop.gateway, hop.ifindex, hop.weight) for hop in route.hops)
+    where = (route.family, destination, route.prefix, route.tos, priority)
+    return (*where, route.kind, route.gateway, ifindex, hops)
+
+
+def _list_devices(route: Route, names: dict[int, str]) -> list[str]:
+    """Return the interfaces that a route leads by."""
+    indexes = [hop.ifindex for hop in route.hops] or [route.ifindex]
+    return [names[index] for index in indexes if index]
 
 
 def _speaks_ipv6(device: str) -> bool:

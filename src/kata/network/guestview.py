@@ -7,7 +7,7 @@ from kata.protocol.messages import types
 from kata.protocol.netlink.link import IFF_NOARP
 from kata.protocol.netlink.neighbour import Neighbour
 from kata.protocol.netlink.notation import find_family, format_ip, format_mac
-from kata.protocol.netlink.route import SETTABLE_FLAGS, Route
+from kata.protocol.netlink.route import RTN_UNICAST, SETTABLE_FLAGS, Route
 
 
 def describe_interface(endpoint: Endpoint) -> types.Interface:
@@ -57,12 +57,24 @@ def _describe_route(route: Route, names: Mapping[int, str]) -> types.Route:
     return types.Route(
         dest=f"{format_ip(route.destination)}/{route.prefix}" if route.destination else "",
         gateway=format_ip(route.gateway) if route.gateway else "",
-        device=names[route.ifindex],
+        device=names.get(route.ifindex, ""),
         source=source,
         scope=route.scope,
         family=family,
         flags=route.flags & SETTABLE_FLAGS,
         mtu=route.mtu,
+        priority=route.priority,
+        kind=0 if route.kind == RTN_UNICAST else route.kind,
+        tos=route.tos,
+        hops=[
+            types.NextHop(
+                gateway=format_ip(hop.gateway) if hop.gateway else "",
+                device=names[hop.ifindex],
+                flags=hop.flags & SETTABLE_FLAGS,
+                weight=hop.weight,
+            )
+            for hop in route.hops
+        ],
     )
 
 

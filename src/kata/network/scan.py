@@ -22,6 +22,7 @@ from kata.protocol.netlink.route import (
     RTPROT_KERNEL,
     RTPROT_RA,
     RTPROT_REDIRECT,
+    SETTABLE_KINDS,
     Route,
     dump_routes,
     parse_route,
@@ -45,30 +46,44 @@ class Endpoint(NamedTuple):
 
 
 class PodLayout(NamedTuple):
-    """What the guest is to look like. Routes and neighbours are those of the endpoints only."""
+    """What the guest is to look like: neighbours are those of the endpoints, and routes too, or they lead nowhere."""
 
     endpoints: tuple[Endpoint, ...]
     routes: tuple[Route, ...]
     neighbours: tuple[Neighbour, ...]
 
+    def restrict(self, indexes: Container[int]) -> "PodLayout":
+        """Return the part of it that concerns the links with these indexes."""
+        return PodLayout(
+            tuple(endpoint for endpoint in self.endpoints if endpoint.link.ifindex in indexes),
+            tuple(route for route in self.routes if _leads_by(route, indexes)),
+            tuple(neighbour for neighbour in self.neighbours if neighbour.ifindex in indexes),
+        )
 
-def scan_namespace(netlink: Netlink) -> PodLayout:
+
+def scan_namespace(netlink: Netlink, connected: Container[int] = ()) -> PodLayout:
     """Return the layout of the socket's namespace.
 
     Left out: loopback, taps of a VM, links that are down and have no address (tunnels that the kernel puts into every
-    namespace), ports of a bridge in the namespace, and what is no Ethernet.
+    namespace), ports of a bridge in the namespace, and what is no Ethernet. Links that are `connected` already, by
+    index, are there whatever became of them.
     """
     addresses: dict[int, list[Address]] = {}
     for address in netlink.ask(dump_addresses(), parse_address):
         if not (len(address.local) == 16 and address.scope == RT_SCOPE_LINK):
             addresses.setdefault(address.ifindex, []).append(address)
-    links = [link for link in netlink.ask(dump_links(), parse_link) if _is_endpoint(link, addresses)]
+    links = [
+        link
+        for link in netlink.ask(dump_links(), parse_link)
+        if link.ifindex in connected or _is_endpoint(link, addresses)
+    ]
     indexes = {link.ifindex for link in links}
     routes = _list_routes(netlink, indexes)
+    gateways = {gateway for route in routes for gateway in (route.gateway, *(hop.gateway for hop in route.hops))}
     return PodLayout(
         tuple(Endpoint(link, tuple(addresses.get(link.ifindex, ()))) for link in links),
         routes,
-        _list_neighbours(netlink, indexes, {route.gateway for route in routes if route.gateway}),
+        _list_neighbours(netlink, indexes, gateways),
     )
 
 
@@ -83,9 +98,16 @@ def _list_routes(netlink: Netlink, indexes: Container[int]) -> tuple[Route, ...]
         route
         for family in _FAMILIES
         for route in netlink.ask(dump_routes(family), parse_route, unless=_NO_SUCH_FAMILY)
-        if route.table == RT_TABLE_MAIN and route.kind == RTN_UNICAST
-        if route.protocol not in _AUTOMATIC and route.ifindex in indexes
+        if route.table == RT_TABLE_MAIN and route.kind in SETTABLE_KINDS
+        if route.protocol not in _AUTOMATIC and _leads_by(route, indexes)
     )
+
+
+def _leads_by(route: Route, indexes: Container[int]) -> bool:
+    """Say whether a route goes by these links only, or nowhere."""
+    if route.kind != RTN_UNICAST:
+        return True
+    return all(ifindex in indexes for ifindex in [hop.ifindex for hop in route.hops] or [route.ifindex])
 
 
 def _list_neighbours(netlink: Netlink, indexes: Container[int], gateways: Container[bytes]) -> tuple[Neighbour, ...]:

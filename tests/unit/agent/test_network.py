@@ -260,7 +260,51 @@ def test_the_routes_listed_can_be_given_back(netlink: Netlink) -> None:
     assert (read_ip("route", "show"), find_routes("-6")) == before
     assert types.Route(dest="0.0.0.0/0", gateway="10.88.0.1", device="eth0", source="10.88.0.5", mtu=1400) in listed
     assert types.Route(dest="10.88.0.0/16", device="eth0", source="10.88.0.5", scope=253) in listed
-    assert types.Route(dest="2001:db8:1::/48", gateway="fe80::1", device="eth0", family=V6) in listed
+    assert types.Route(dest="2001:db8:1::/48", gateway="fe80::1", device="eth0", family=V6, priority=1024) in listed
+
+
+def test_routes_of_the_same_destination_are_told_apart_by_metric_and_tos(netlink: Netlink) -> None:
+    update_interface(netlink, make_interface("10.88.0.5/16", "2001:db8::5/64"))
+    wanted = [
+        types.Route(gateway="10.88.0.1", device="eth0"),
+        types.Route(gateway="10.88.0.2", device="eth0", priority=300),
+        types.Route(gateway="10.88.0.3", device="eth0", tos=0x10),
+        types.Route(gateway="2001:db8::1", device="eth0", family=V6, priority=300),
+        types.Route(gateway="2001:db8::2", device="eth0", family=V6),
+    ]
+    for _ in range(2):
+        update_routes(netlink, wanted)
+        rows = [*read_ip("route", "show", "default"), *read_ip("-6", "route", "show", "default")]
+        assert {(row["gateway"], row.get("metric", 0)) for row in rows} == {
+            ("10.88.0.1", 0),
+            ("10.88.0.2", 300),
+            ("10.88.0.3", 0),
+            ("2001:db8::1", 300),
+            ("2001:db8::2", 1024),
+        }
+    update_routes(netlink, wanted[1:2])
+    assert [row["gateway"] for row in read_ip("route", "show", "default")] == ["10.88.0.2"]
+
+
+def test_routes_that_lead_nowhere_and_by_several_hops_are_made_kept_and_taken_away(netlink: Netlink) -> None:
+    update_interface(netlink, make_interface("10.88.0.5/16", "2001:db8::5/64"))
+    hops = [types.NextHop(gateway=f"10.88.0.{last}", device="eth0", weight=last) for last in (1, 3)]
+    wanted = [
+        types.Route(dest="192.0.2.0/24", kind=6),
+        types.Route(dest="198.51.100.0/24", kind=7),
+        types.Route(dest="2001:db8:1::/48", kind=8, family=V6),
+        types.Route(dest="203.0.113.0/24", hops=hops),
+    ]
+    for _ in range(2):
+        update_routes(netlink, wanted)
+        rows = {row["dst"]: row for row in [*read_ip("route", "show"), *read_ip("-6", "route", "show")]}
+        assert [rows[route.dest].get("type") for route in wanted] == ["blackhole", "unreachable", "prohibit", "unicast"]
+        shown = [(hop["gateway"], hop["weight"]) for hop in rows["203.0.113.0/24"]["nexthops"]]
+        assert shown == [("10.88.0.1", 1), ("10.88.0.3", 3)]
+    assert {route.dest for route in list_routes(netlink)} >= {route.dest for route in wanted}
+    update_routes(netlink, [])
+    left = {row["dst"] for row in [*read_ip("route", "show"), *read_ip("-6", "route", "show")]}
+    assert not left & {route.dest for route in wanted}
 
 
 @pytest.mark.parametrize(
@@ -272,6 +316,8 @@ def test_the_routes_listed_can_be_given_back(netlink: Netlink) -> None:
         (types.Route(dest="10.0.0.0/8", device="ens3", source="::1"), UsageError),
         (types.Route(dest="10.0.0.0/8", device="ens3", source="10.1.0.0/16"), UsageError),
         (types.Route(dest="10.0.0.0/8", device="ens3", scope=256), UsageError),
+        (types.Route(dest="10.0.0.0/8", device="ens3", kind=2), UsageError),
+        (types.Route(dest="10.0.0.0/8", hops=[types.NextHop(device="ens9")]), NotFoundError),
         (types.Route(dest="10.0.0.0/8", device="ens9"), NotFoundError),
         (types.Route(dest="2001:db8::/32", family=V6), NotFoundError),
     ],

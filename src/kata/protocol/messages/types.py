@@ -1,6 +1,6 @@
 """Network values of the agent's protocol.
 
-Names and numbers are those of upstream's `types.proto`; a peer reads nothing else.
+Names and numbers are those of upstream's `types.proto`, unless it is said.
 """
 
 from __future__ import annotations
@@ -37,7 +37,18 @@ class Interface(Message):
     raw_flags: int = uint32(8)
 
 
+class NextHop(Message):
+    """One of several next hops of a route. Not upstream's."""
+
+    gateway: str = string(1)
+    device: str = string(2)
+    flags: int = uint32(3)
+    weight: int = uint32(4)
+
+
 class Route(Message):
+    """A route. Fields from 100 on are not upstream's, whose agent skips them."""
+
     dest: str = string(1)
     gateway: str = string(2)
     device: str = string(3)
@@ -46,6 +57,10 @@ class Route(Message):
     family: int = int32(6)
     flags: int = uint32(7)
     mtu: int = uint32(8)
+    priority: int = uint32(100)
+    kind: int = uint32(101)
+    tos: int = uint32(102)
+    hops: list[NextHop] = repeated(103, NextHop)
 
 
 class ARPNeighbor(Message):

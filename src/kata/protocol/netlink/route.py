@@ -8,6 +8,7 @@ Source: rtnetlink(7), <linux/rtnetlink.h>.
 """
 
 import struct
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from kata.errors import ProtocolError
@@ -35,11 +36,17 @@ RT_SCOPE_UNIVERSE = 0
 RT_SCOPE_LINK = 253
 RT_SCOPE_HOST = 254
 RTN_UNICAST = 1
+RTN_BLACKHOLE = 6
+RTN_UNREACHABLE = 7
+RTN_PROHIBIT = 8
+RTN_THROW = 9
 RTNH_F_PERVASIVE = 0x2
 RTNH_F_ONLINK = 0x4
 
 # The kernel reports the state of a route in the same field and refuses some of those bits in a request.
 SETTABLE_FLAGS = RTNH_F_PERVASIVE | RTNH_F_ONLINK
+# Kinds of routes that people make; the others come with addresses.
+SETTABLE_KINDS = frozenset((RTN_UNICAST, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT, RTN_THROW))
 
 _RTA_DST = 1
 _RTA_SRC = 2
@@ -48,21 +55,33 @@ _RTA_GATEWAY = 5
 _RTA_PRIORITY = 6
 _RTA_PREFSRC = 7
 _RTA_METRICS = 8
+_RTA_MULTIPATH = 9
 _RTA_TABLE = 15
 _RTA_VIA = 18
 _RTAX_MTU = 2
 
 _HEADER = struct.Struct("=BBBBBBBBI")
 _FAMILY = struct.Struct("=H")
+# length with the attributes that follow, RTNH_F_*, weight less one, link index.
+_HOP = struct.Struct("=HBBi")
+
+
+class Hop(NamedTuple):
+    """One of several next hops of a route. `weight`, 1 to 256, is its share of the packets beside the others'."""
+
+    ifindex: int
+    gateway: bytes = b""
+    flags: int = 0
+    weight: int = 1
 
 
 class Route(NamedTuple):
-    """A route with at most one next hop.
+    """A route, with at most one next hop, or with `hops`: `gateway` and `ifindex` are empty then.
 
     `family` is AF_INET or AF_INET6. `destination` with `prefix` is the network, b"" with 0 the default route.
     `gateway` may be IPv6 in an IPv4 route (RFC 5549). `source` is the preferred source address, `origin` with
     `origin_prefix` the network of senders it applies to (IPv6 only). `ifindex` is the link's index. `priority` is what
-    ip(8) calls metric. `mtu` in bytes, 0 for the link's.
+    ip(8) calls metric. `mtu` in bytes, 0 for the link's. `kind` is RTN_*: those but RTN_UNICAST lead nowhere.
     """
 
     family: int
@@ -81,6 +100,7 @@ class Route(NamedTuple):
     tos: int = 0
     origin: bytes = b""
     origin_prefix: int = 0
+    hops: tuple[Hop, ...] = ()
 
 
 def encode_route(route: Route) -> bytes:
@@ -103,11 +123,9 @@ def encode_route(route: Route) -> bytes:
         if address:
             parts.append(encode_attribute(kind, address))
     if route.gateway:
-        family = find_family(route.gateway)
-        if family == route.family:
-            parts.append(encode_attribute(_RTA_GATEWAY, route.gateway))
-        else:
-            parts.append(encode_attribute(_RTA_VIA, _FAMILY.pack(family) + route.gateway))
+        parts.append(_encode_gateway(route.family, route.gateway))
+    if route.hops:
+        parts.append(encode_attribute(_RTA_MULTIPATH, b"".join(_encode_hop(route.family, hop) for hop in route.hops)))
     if route.ifindex:
         parts.append(encode_number(_RTA_OIF, route.ifindex))
     if route.priority:
@@ -117,21 +135,45 @@ def encode_route(route: Route) -> bytes:
     return b"".join(parts)
 
 
-def parse_route(payload: bytes) -> Route:
-    """Return the route in the payload of an RTM_NEWROUTE message; a malformed one is a ProtocolError.
+def _encode_gateway(family: int, gateway: bytes) -> bytes:
+    own = find_family(gateway)
+    if own == family:
+        return encode_attribute(_RTA_GATEWAY, gateway)
+    return encode_attribute(_RTA_VIA, _FAMILY.pack(own) + gateway)
 
-    Of a route with several next hops none is reported.
-    """
+
+def _encode_hop(family: int, hop: Hop) -> bytes:
+    gateway = _encode_gateway(family, hop.gateway) if hop.gateway else b""
+    return _HOP.pack(_HOP.size + len(gateway), hop.flags & 0xFF, hop.weight - 1, hop.ifindex) + gateway
+
+
+def _parse_hops(data: bytes) -> Iterator[Hop]:
+    while data:
+        if len(data) < _HOP.size:
+            raise ProtocolError(f"netlink route message ends within a next hop, after {len(data)} bytes")
+        length, flags, weight, ifindex = _HOP.unpack_from(data)
+        if not _HOP.size <= length <= len(data):
+            raise ProtocolError(f"netlink next hop says {length} bytes, {len(data)} are left")
+        attributes = parse_attributes(data[:length], _HOP.size)
+        yield Hop(ifindex, _read_gateway(attributes), flags, weight + 1)
+        data = data[length + -length % 4 :]
+
+
+def _read_gateway(attributes: Mapping[int, bytes]) -> bytes:
+    return attributes.get(_RTA_GATEWAY, attributes.get(_RTA_VIA, b"")[_FAMILY.size :])
+
+
+def parse_route(payload: bytes) -> Route:
+    """Return the route in the payload of an RTM_NEWROUTE message; a malformed one is a ProtocolError."""
     if len(payload) < _HEADER.size:
         raise ProtocolError(f"netlink route message of {len(payload)} bytes, at least {_HEADER.size} belong there")
     family, prefix, origin_prefix, tos, table, protocol, scope, kind, flags = _HEADER.unpack_from(payload)
     attributes = parse_attributes(payload, _HEADER.size)
-    via = attributes.get(_RTA_VIA, b"")
     return Route(
         family=family,
         destination=attributes.get(_RTA_DST, b""),
         prefix=prefix,
-        gateway=attributes.get(_RTA_GATEWAY, via[_FAMILY.size :]),
+        gateway=_read_gateway(attributes),
         source=attributes.get(_RTA_PREFSRC, b""),
         ifindex=read_number(attributes, _RTA_OIF),
         priority=read_number(attributes, _RTA_PRIORITY),
@@ -144,6 +186,7 @@ def parse_route(payload: bytes) -> Route:
         tos=tos,
         origin=attributes.get(_RTA_SRC, b""),
         origin_prefix=origin_prefix,
+        hops=tuple(_parse_hops(attributes.get(_RTA_MULTIPATH, b""))),
     )
 
 
@@ -155,14 +198,19 @@ def dump_routes(family: int) -> Request:
 def add_route(route: Route, *, replace: bool = False) -> Request:
     """Ask for a new route. One with the same destination, TOS and priority is replaced, or the kernel says EEXIST."""
     flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
-    payload = encode_route(route._replace(flags=route.flags & SETTABLE_FLAGS))
+    payload = encode_route(_keep_settable(route))
     return Request(RTM_NEWROUTE, flags, payload, f"add route {format_route(route)}")
 
 
 def delete_route(route: Route) -> Request:
     """Ask for the removal of a route. What is given must match it; the kernel says ESRCH if nothing does."""
-    payload = encode_route(route._replace(flags=route.flags & SETTABLE_FLAGS))
+    payload = encode_route(_keep_settable(route))
     return Request(RTM_DELROUTE, 0, payload, f"delete route {format_route(route)}")
+
+
+def _keep_settable(route: Route) -> Route:
+    hops = tuple(hop._replace(flags=hop.flags & SETTABLE_FLAGS) for hop in route.hops)
+    return route._replace(flags=route.flags & SETTABLE_FLAGS, hops=hops)
 
 
 def format_route(route: Route) -> str:

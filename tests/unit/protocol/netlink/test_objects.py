@@ -10,7 +10,7 @@ from kata.protocol.netlink.address import Address, encode_address, parse_address
 from kata.protocol.netlink.link import Link, change_link, encode_link, parse_link
 from kata.protocol.netlink.neighbour import Neighbour, encode_neighbour, parse_neighbour
 from kata.protocol.netlink.notation import find_family
-from kata.protocol.netlink.route import Route, add_route, delete_route, encode_route, parse_route
+from kata.protocol.netlink.route import Hop, Route, add_route, delete_route, encode_route, parse_route
 
 u8 = st.integers(0, 0xFF)
 u32 = st.integers(0, 0xFFFFFFFF)
@@ -50,6 +50,9 @@ def addresses(draw: st.DrawFn) -> Address:
     )
 
 
+hops = st.builds(Hop, indexes, st.one_of(st.just(b""), ips), u8, st.integers(1, 256))
+
+
 @st.composite
 def routes(draw: st.DrawFn) -> Route:
     size = draw(st.sampled_from([4, 16]))
@@ -71,6 +74,7 @@ def routes(draw: st.DrawFn) -> Route:
         tos=draw(u8),
         origin=draw(address),
         origin_prefix=draw(st.integers(0, size * 8)),
+        hops=tuple(draw(st.lists(hops, max_size=3))),
     )
 
 
