@@ -35,9 +35,10 @@ class CniNet:
 
 
 @contextlib.contextmanager
-def make_cni_network(token: str, directory: Path, host_port: int = 18080) -> Iterator[CniNet]:
-    """Have loopback, bridge with host-local, firewall and portmap set up a pod during the block."""
-    missing = [name for name in ("bridge", "host-local", "loopback", "portmap") if not (_PLUGINS / name).exists()]
+def make_cni_network(token: str, directory: Path, kind: str = "bridge", host_port: int = 18080) -> Iterator[CniNet]:
+    """Have loopback, `kind` (bridge or ptp) with host-local, firewall and portmap set up a pod during the block."""
+    needed = (kind, "host-local", "loopback", "firewall", "portmap")
+    missing = [name for name in needed if not (_PLUGINS / name).exists()]
     if missing:
         pytest.skip(f"NO CNI plug-ins {', '.join(missing)}: run tools/install-host-packages test")
     ports = {"portMappings": [{"hostPort": host_port, "containerPort": 8080, "protocol": "tcp"}]}
@@ -49,8 +50,10 @@ def make_cni_network(token: str, directory: Path, host_port: int = 18080) -> Ite
         "dataDir": str(directory),
     }
     bridge = f"b{token}"[:15]
+    own = {"bridge": bridge, "isGateway": True} if kind == "bridge" else {}
     chain: list[dict[str, Any]] = [
-        {"type": "bridge", "bridge": bridge, "isGateway": True, "ipMasq": True, "mtu": 1450, "ipam": ipam},
+        {"type": kind, **own, "ipMasq": True, "mtu": 1450, "ipam": ipam},
+        {"type": "firewall", "backend": "iptables"},
         {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True, "runtimeConfig": ports},
     ]
     name = f"{token}-cni"

@@ -1,12 +1,15 @@
 """A pod's network as a plug-in makes it: a namespace with a veth, whose other end is in a namespace of a peer."""
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
 import shutil
 import socket
+import struct
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +62,56 @@ class PodNet:
         try:
             with visit_namespace(namespace):
                 return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        finally:
+            os.close(namespace)
+
+    @contextlib.contextmanager
+    def open_tap(self, name: str) -> Iterator[int]:
+        """Have a tap in the pod's namespace during the block, and its descriptor: frames without any header."""
+        namespace = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with visit_namespace(namespace):
+                tap = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        finally:
+            os.close(namespace)
+        try:
+            # TUNSETIFF with IFF_TAP and IFF_NO_PI (linux/if_tun.h).
+            fcntl.ioctl(tap, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x0002 | 0x1000))
+            yield tap
+        finally:
+            os.close(tap)
+
+    @contextlib.contextmanager
+    def serve_name(self, name: str, address: str) -> Iterator[None]:
+        """Answer whoever asks the peer for the IPv4 address of a name during the block. Source: RFC 1035."""
+        labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
+        record = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + socket.inet_aton(address)
+        with self._open_udp(53) as server:
+
+            def answer() -> None:
+                while (asked := server.recvfrom(512))[0]:
+                    query, sender = asked
+                    end = query.index(b"\0", 12) + 5
+                    is_known = query[12:end] == labels + struct.pack(">HH", 1, 1)
+                    header = query[:2] + struct.pack(">HHHHH", 0x8180 if is_known else 0x8183, 1, is_known, 0, 0)
+                    server.sendto(header + query[12:end] + (record if is_known else b""), sender)
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            try:
+                yield
+            finally:
+                with self._open_udp(0) as stop:
+                    stop.sendto(b"", ("127.0.0.1", 53))
+                thread.join(10)
+
+    def _open_udp(self, port: int) -> socket.socket:
+        namespace = os.open(f"/run/netns/{self.peer}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with visit_namespace(namespace):
+                opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                opened.bind(("0.0.0.0", port))
+                return opened
         finally:
             os.close(namespace)
 

@@ -2,17 +2,39 @@
 
 import json
 import os
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from engine import ALL_CAPABILITIES, Container, Engine, combine, grant, kill_process
-from netns import run_ip
+from engine import ALL_CAPABILITIES, Container, Engine, add_mount, combine, grant, kill_process
+from netns import read_ip, run_ip
 from podnet import MTU, PodNet, add_veth, make_pod_network
 
 _LARGE = 300_000
+_SERVED = ("0123456789abcde\n" * (_LARGE // 16 + 1))[:_LARGE]
+_PATIENCE = 60.0
+
+
+def _serve_large(held: Container) -> None:
+    """Have a web server in the container with a file of `_LARGE` bytes, at port 8080."""
+    held.ask("sh", "-c", f"mkdir -p /w; yes 0123456789abcde | head -c {_LARGE} > /w/large; httpd -h /w -p 8080")
+
+
+def _await_in_guest(held: Container, *conditions: str) -> None:
+    """Wait until each of these commands of the shell succeeds in the container."""
+    for condition in conditions:
+        held.ask("sh", "-c", f"until {condition} >/dev/null 2>&1; do :; done")
+
+
+def _await_text(path: Path, text: str) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while text not in path.read_text():
+        assert time.monotonic() < deadline, f"{path} does not say {text!r}: {path.read_text()}"
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +45,10 @@ def net(engine: Engine) -> Iterator[PodNet]:
             ("route", "add", "198.51.100.0/24", "via", "10.6.0.1", "src", "10.6.0.2"),
             ("route", "add", "203.0.113.7", "dev", "net1", "scope", "link"),
             ("route", "add", "203.0.113.9", "via", "10.9.9.9", "dev", "net1", "onlink"),
+            ("route", "add", "default", "via", "10.6.0.1", "metric", "300"),
+            ("route", "add", "blackhole", "203.0.113.64/26"),
+            ("route", "add", "203.0.113.128/25", "nexthop", "via", "10.5.0.1", "nexthop", "via", "10.6.0.1"),
+            ("-6", "route", "add", "unreachable", "fd99::/64", "metric", "7"),
             ("neigh", "add", "10.6.0.77", "lladdr", "02:00:00:00:00:77", "dev", "net1"),
         ):
             subprocess.run(["ip", "-n", net.pod, *words], check=True, timeout=10)
@@ -32,7 +58,11 @@ def net(engine: Engine) -> Iterator[PodNet]:
 @pytest.fixture(scope="module")
 def networked(engine: Engine, net: PodNet) -> Iterator[Container]:
     """A container on the pod's network."""
-    with engine.hold("sleep", "100000", change=combine(net.join, grant(*ALL_CAPABILITIES)), name="networked") as held:
+    names = engine.directory / "resolv.conf"
+    names.write_text("search example.test\nnameserver 10.5.0.1\n")
+    mount = add_mount("/etc/resolv.conf", "bind", str(names), "bind", "ro")
+    change = combine(net.join, grant(*ALL_CAPABILITIES), mount)
+    with engine.hold("sleep", "100000", change=change, name="networked") as held:
         yield held
 
 
@@ -57,9 +87,13 @@ def test_the_guest_has_the_routes_with_source_scope_and_flags(networked: Contain
     assert "198.51.100.0/24 via 10.6.0.1 dev net1  src 10.6.0.2" in routes
     assert "203.0.113.7 dev net1 scope link" in routes
     assert any(line.startswith("203.0.113.9 via 10.9.9.9 dev net1") for line in routes)
-    assert any(
-        line.startswith("default via fd05::1 dev eth0") for line in networked.ask("ip", "-6", "route").split("\n")
-    )
+    assert "default via 10.6.0.1 dev net1  metric 300" in routes
+    assert "blackhole 203.0.113.64/26" in routes
+    # The first of two hops: the guest's kernel has no CONFIG_IP_ROUTE_MULTIPATH.
+    assert "203.0.113.128/25 via 10.5.0.1 dev eth0" in routes
+    routes = networked.ask("ip", "-6", "route").split("\n")
+    assert any(line.startswith("default via fd05::1 dev eth0") for line in routes)
+    assert any(line.startswith("unreachable fd99::/64") and "metric 7 " in line for line in routes)
 
 
 def test_a_static_neighbour_is_known_in_the_guest(networked: Container) -> None:
@@ -78,11 +112,11 @@ def test_the_guest_reaches_its_peer(networked: Container, address: str) -> None:
 def test_a_peer_reaches_a_server_in_the_guest_and_gets_all_of_a_large_answer(
     networked: Container, net: PodNet, address: str
 ) -> None:
-    networked.ask("sh", "-c", f"mkdir -p /w; yes 0123456789abcde | head -c {_LARGE} > /w/large; httpd -h /w -p 8080")
+    _serve_large(networked)
     url = f"http://[{address}]:8080/large" if ":" in address else f"http://{address}:8080/large"
     try:
         done = net.run_peer("wget", "-qO-", url)
-        assert done.stdout == ("0123456789abcde\n" * (_LARGE // 16 + 1))[:_LARGE], done.stderr
+        assert done.stdout == _SERVED, done.stderr
     finally:
         networked.ask("killall", "httpd")
 
@@ -97,6 +131,11 @@ def test_the_guest_sends_a_large_body_to_its_peer(networked: Container, net: Pod
         with connection, connection.makefile("rb") as stream:
             assert len(stream.read()) == _LARGE
         send.communicate(timeout=20)
+
+
+def test_names_are_looked_up_as_the_engines_resolv_conf_says(networked: Container, net: PodNet) -> None:
+    with net.serve_name("peer.example.test", "192.0.2.9"):
+        networked.ask("ping", "-c", "1", "-W", "5", "peer")
 
 
 def test_a_policy_of_nftables_on_the_hosts_veth_is_honoured_both_ways_and_changes_count_at_once(
@@ -158,6 +197,28 @@ def test_a_second_vm_on_the_same_network_is_refused_and_the_first_stays_connecte
     networked.ask("ping", "-c", "1", "-W", "5", "10.5.0.1")
 
 
+def test_a_namespace_without_links_takes_one_vm_too(engine: Engine) -> None:
+    with make_pod_network(f"{engine.token}-alone", linked=False) as alone, engine.hold("sleep", "9", change=alone.join):
+        refused = engine.run_container("true", change=alone.join)
+
+    assert refused.code == 1
+    assert f"another VM is connected to the network namespace {alone.path}" in refused.err
+
+
+def test_the_hosts_network_is_refused(engine: Engine) -> None:
+    def leave_out(spec: dict[str, Any]) -> None:
+        spec["linux"]["namespaces"] = [row for row in spec["linux"]["namespaces"] if row["type"] != "network"]
+
+    refused = [
+        engine.run_container("true", change=leave_out),
+        engine.run_container("true", change=PodNet("../../proc/self/ns/net", "").join),
+    ]
+
+    assert [result.code for result in refused] == [1, 1]
+    assert "a container on the host's network cannot run in a VM" in refused[0].err
+    assert "is the host's, on which no VM can be" in refused[1].err
+
+
 def test_hooks_of_the_runtime_run_in_the_hosts_network(engine: Engine, net: PodNet, tmp_path: Path) -> None:
     del net
     with make_pod_network(f"{engine.token}-hook") as other:
@@ -210,6 +271,166 @@ def test_a_link_too_many_is_refused_at_start_and_taken_when_another_makes_room(e
             assert "10.8.0.2" in late.ask("ip", "addr", "show", "net1")
 
         assert not net.list_ingress()
+
+
+def test_links_addresses_and_routes_come_and_go_while_the_container_runs(engine: Engine) -> None:
+    with make_pod_network(f"{engine.token}-hot") as net:
+        with engine.hold("sleep", "100000", change=combine(net.join, grant(*ALL_CAPABILITIES))) as held:
+            add_veth(net, "net1", "10.6.0", "fd06:")
+            run_ip("-n", net.pod, "route", "add", "198.51.100.0/24", "via", "10.6.0.1")
+            _await_in_guest(held, "ip route | grep '198.51.100.0/24 via 10.6.0.1 dev net1'")
+            held.ask("ping", "-c", "1", "-W", "5", "10.6.0.1")
+            answer = net.run_peer("ping", "-c", "1", "-W", "5", "fd06::2")
+            assert answer.returncode == 0, answer
+
+            run_ip("-n", net.pod, "addr", "add", "10.5.0.22/24", "dev", "eth0")
+            _await_in_guest(held, "ip addr show eth0 | grep 'inet 10.5.0.22/24'")
+            run_ip("-n", net.pod, "addr", "del", "10.5.0.22/24", "dev", "eth0")
+            run_ip("-n", net.pod, "route", "del", "198.51.100.0/24")
+            _await_in_guest(held, "! ip addr | grep 10.5.0.22", "! ip route | grep 198.51.100.0")
+
+            for name in ("net1", "eth0"):  # the second was there when the VM was started
+                run_ip("-n", net.pod, "link", "delete", name)
+                _await_in_guest(held, f"! ip link show {name}")
+            assert net.list_links() == {"lo"}
+            for name, number in (("eth0", 7), ("net1", 8), ("net2", 9)):  # as many as there are ports
+                add_veth(net, name, f"10.{number}.0", f"fd0{number}:")
+                _await_in_guest(held, f"ip addr show {name} | grep 'inet6 fd0{number}::2/64'")
+                held.ask("ping", "-c", "1", "-W", "5", f"10.{number}.0.1")
+
+        assert net.list_links() == {"lo", "eth0", "net1", "net2"}
+        assert not net.list_ingress()
+
+
+def test_a_link_too_many_is_logged_and_had_when_another_makes_room(engine: Engine) -> None:
+    with (
+        make_pod_network(f"{engine.token}-full") as net,
+        engine.hold("sleep", "100000", change=combine(net.join, grant(*ALL_CAPABILITIES))) as held,
+    ):
+        for number in range(3):
+            add_veth(net, f"net{number}", f"10.{number + 7}.0", f"fd0{number + 7}:")
+        _await_in_guest(held, "ip addr show net1 | grep 'inet 10.8.0.2/24'")
+        log = engine.find_sandbox(held.id) / "service.log"
+        _await_text(log, "no free hot-plug port")
+        run_ip("-n", net.pod, "link", "delete", "net0")
+        _await_in_guest(held, "ip addr show net2 | grep 'inet 10.9.0.2/24'", "! ip link show net0")
+        held.ask("ping", "-c", "1", "-W", "5", "10.9.0.1")
+
+
+@pytest.mark.parametrize("kind", ["macvlan", "ipvlan"])
+def test_a_link_of_another_kind_is_the_guests_as_a_veth_is(networked: Container, net: PodNet, kind: str) -> None:
+    run_ip("-n", net.peer, "link", "add", "below", "mtu", str(MTU), "type", "veth", "peer", "name", "other")
+    try:
+        try:
+            run_ip("-n", net.peer, "link", "add", "link", "below", "name", "net2", "netns", net.pod, "type", kind)
+        except AssertionError:
+            pytest.skip(f"NO {kind}: this kernel has no such links, so none is given to a VM")
+        for place, name, address in (
+            (net.peer, "below", ""),
+            (net.peer, "other", "10.7.0.1/24"),
+            (net.pod, "net2", "10.7.0.2/24"),
+        ):
+            run_ip("-n", place, "link", "set", name, "up")
+            if address:
+                run_ip("-n", place, "addr", "add", address, "dev", name)
+        _await_in_guest(networked, "ip addr show net2 | grep 'inet 10.7.0.2/24'")
+        networked.ask("ping", "-c", "1", "-W", "5", "10.7.0.1")
+        answer = net.run_peer("ping", "-c", "1", "-W", "5", "10.7.0.2")
+        assert answer.returncode == 0, answer
+    finally:
+        run_ip("-n", net.peer, "link", "delete", "below")
+    _await_in_guest(networked, "! ip link show net2")
+
+
+def test_a_tap_of_another_program_is_the_guests_as_a_veth_is(networked: Container, net: PodNet) -> None:
+    with net.open_tap("net2") as tap:
+        run_ip("-n", net.pod, "link", "set", "net2", "up")
+        run_ip("-n", net.pod, "addr", "add", "10.7.0.2/24", "dev", "net2")
+        _await_in_guest(networked, "ip addr show net2 | grep 'inet 10.7.0.2/24'")
+        mac = bytes.fromhex(read_ip("-n", net.pod, "link", "show", "net2")[0]["address"].replace(":", ""))
+        peer, addresses = b"\x02\0\0\0\x07\x01", (bytes((10, 7, 0, 1)), bytes((10, 7, 0, 2)))
+        form = bytes.fromhex("0806 0001 0800 06 04")  # ARP, Ethernet, IPv4: RFC 826
+        os.write(tap, b"\xff" * 6 + peer + form + b"\0\1" + peer + addresses[0] + bytes(6) + addresses[1])
+        deadline = time.monotonic() + _PATIENCE
+        answer = peer + mac + form + b"\0\2" + mac + addresses[1] + peer + addresses[0]
+        while not os.read(tap, 2000).startswith(answer):
+            assert time.monotonic() < deadline, "the guest does not answer"
+    _await_in_guest(networked, "! ip link show net2")
+
+
+def test_what_a_vm_receives_and_sends_is_limited_where_so_configured(engine: Engine) -> None:
+    rate, size = 4_000_000, 1_000_000
+    engine.configure(f"rx_rate_limiter_max_rate = {rate}\ntx_rate_limiter_max_rate = {2 * rate}\n")
+    least = {"receive": size * 8 / rate, "send": size * 8 / (2 * rate)}
+    try:
+        with (
+            make_pod_network(f"{engine.token}-rate") as net,
+            engine.hold("sleep", "1000", change=net.join) as held,
+            net.listen(7000) as server,
+        ):
+            server.settimeout(60)
+            seconds = {}
+            for way, command in (
+                ("receive", "nc 10.5.0.1 7000 | wc -c"),
+                ("send", f"head -c {size} /dev/zero | nc 10.5.0.1 7000"),
+            ):
+                running = engine.start("exec", held.id, "sh", "-c", command)
+                connection, _ = server.accept()
+                began = time.monotonic()
+                with connection:
+                    connection.settimeout(60)
+                    if way == "receive":
+                        connection.sendall(bytes(size))
+                        connection.shutdown(socket.SHUT_WR)
+                    with connection.makefile("rb") as stream:
+                        assert len(stream.read()) == (size if way == "send" else 0)
+                seconds[way] = time.monotonic() - began
+                assert running.communicate(timeout=60)[0] == (b"" if way == "send" else f"{size}\n".encode())
+            # A bucket lets a little through at once.
+            assert seconds["receive"] > 0.8 * least["receive"]
+            assert seconds["send"] > 0.8 * least["send"]
+    finally:
+        engine.configure("")
+
+
+def test_the_model_macvtap_connects_the_guest_under_the_links_own_address(engine: Engine) -> None:
+    engine.configure('[runtime]\ninternetworking_model = "macvtap"\n')
+    try:
+        with make_pod_network(f"{engine.token}-macvtap") as net:
+            before = read_ip("-n", net.pod, "link", "show", "eth0")[0]["address"]
+            with engine.hold("sleep", "1000", change=combine(net.join, grant(*ALL_CAPABILITIES))) as held:
+                assert net.list_links() == {"lo", "eth0", "tap0_kata"}
+                assert not net.list_ingress()
+                shown = held.ask("ip", "addr", "show", "eth0")
+                assert before in shown
+                assert "inet 10.5.0.2/24 " in shown
+                for address in ("10.5.0.1", "192.0.2.9", "fd05::1"):
+                    held.ask("ping", "-c", "1", "-W", "5", address)
+                run_ip("-n", net.peer, "neigh", "flush", "all")
+                for address in ("10.5.0.2", "fd05::2"):
+                    answer = net.run_peer("ping", "-c", "1", "-W", "5", address)
+                    assert answer.returncode == 0, answer
+                known = {row["dst"]: row.get("lladdr") for row in read_ip("-n", net.peer, "neigh")}
+                assert known["10.5.0.2"] == known["fd05::2"] == before
+                _serve_large(held)
+                done = net.run_peer("wget", "-qO-", "http://10.5.0.2:8080/large")
+                assert done.stdout == _SERVED, done.stderr
+
+                add_veth(net, "net1", "10.6.0", "fd06:")
+                _await_in_guest(held, "ip addr show net1 | grep 'inet6 fd06::2/64'")
+                held.ask("ping", "-c", "1", "-W", "5", "10.6.0.1")
+                run_ip("-n", net.pod, "link", "delete", "net1")
+                _await_in_guest(held, "! ip link show net1")
+                refused = engine.run_container("true", change=net.join)
+                assert "another VM is connected" in refused.err
+
+            assert net.list_links() == {"lo", "eth0"}
+            assert read_ip("-n", net.pod, "link", "show", "eth0")[0]["address"] == before
+            net.run_peer("ping", "-c", "1", "-W", "5", "10.5.0.2")
+            qdiscs = subprocess.run(["tc", "-n", net.pod, "qdisc"], check=True, capture_output=True, timeout=10)
+            assert b"clsact" not in qdiscs.stdout
+    finally:
+        engine.configure("")
 
 
 def test_a_card_has_a_queue_for_each_processor_when_so_configured(engine: Engine) -> None:

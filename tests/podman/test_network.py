@@ -63,8 +63,32 @@ def test_another_container_of_the_network_reaches_the_server(server: str, networ
     assert asked.out == "from the guest"
 
 
+def test_a_network_is_connected_and_disconnected_while_the_container_runs(server: str, network: str) -> None:
+    other = f"{network}-other"
+    podman("network", "create", "--disable-dns", "--subnet", "10.99.78.0/24", other)
+    try:
+        podman("network", "connect", other, server)
+        told = json.loads(podman("inspect", server).out)[0]["NetworkSettings"]["Networks"][other]
+        podman("exec", server, "sh", "-c", f"until ip addr | grep -q 'inet {told['IPAddress']}/24'; do :; done")
+        with urllib.request.urlopen(f"http://{told['IPAddress']}:8080/", timeout=30) as answer:
+            assert answer.read() == b"from the guest\n"
+        podman("network", "disconnect", other, server)
+        podman("exec", server, "sh", "-c", "while ip link show eth1; do :; done")
+    finally:
+        podman("network", "rm", "-f", other, check=False)
+
+
 def test_a_vm_cannot_join_the_network_of_another_container(server: str, busybox: str) -> None:
     refused = podman("run", "--rm", "--network", f"container:{server}", busybox, "true", check=False)
 
     assert refused.code != 0
     assert "another VM is connected" in refused.err
+
+
+def test_a_container_on_the_hosts_network_is_refused(busybox: str) -> None:
+    if not IS_VM:
+        pytest.skip("other runtimes run on the host's network")
+    refused = podman("run", "--rm", "--network", "host", busybox, "true", check=False)
+
+    assert refused.code != 0
+    assert "a container on the host's network cannot run in a VM" in refused.err

@@ -33,6 +33,8 @@ OFFERED: dict[str, Offer] = {
     f"{_HYPERVISOR}virtio_fs_daemon": Offer("hypervisor", "virtio_fs_daemon", "valid_virtio_fs_daemon_paths"),
     f"{_HYPERVISOR}virtio_fs_cache": Offer("hypervisor", "virtio_fs_cache"),
     f"{_HYPERVISOR}pcie_root_port": Offer("hypervisor", "pcie_root_port"),
+    f"{_HYPERVISOR}rx_rate_limiter_max_rate": Offer("hypervisor", "rx_rate_limiter_max_rate"),
+    f"{_HYPERVISOR}tx_rate_limiter_max_rate": Offer("hypervisor", "tx_rate_limiter_max_rate"),
     f"{_HYPERVISOR}reclaim_guest_freed_memory": Offer("hypervisor", "reclaim_guest_freed_memory"),
     f"{_RUNTIME}create_container_timeout": Offer("runtime", "create_container_timeout"),
     f"{_RUNTIME}disable_guest_seccomp": Offer("runtime", "disable_guest_seccomp"),
@@ -50,7 +52,7 @@ _UNOFFERED = {
         "enable_iothreads indep_iothreads block_device_cache_set block_device_cache_direct "
         "block_device_cache_noflush blk_logical_sector_size blk_physical_sector_size block_device_num_queues "
         "block_device_queue_size enable_vhost_user_store vhost_user_store_path vhost_user_reconnect_timeout_sec "
-        "prefetch_files.list disable_vhost_net network_queues rx_rate_limiter_max_rate tx_rate_limiter_max_rate "
+        "prefetch_files.list disable_vhost_net network_queues "
         "cold_plug_vfio hot_plug_vfio pcie_switch_port default_gpus default_gpu_model cc_init_data"
     ),
     _RUNTIME: (
@@ -63,8 +65,9 @@ _UNOFFERED = {
 """Upstream's others, by prefix: those that would hand the host to a pod, and those that have no effect here."""
 
 _LONGEST = 4096
-_MOST_DIGITS = 9
+_MOST_DIGITS = 15
 _SIZES = ("default_vcpus", "default_memory", "default_maxmemory")
+_RATES = ("rx_rate_limiter_max_rate", "tx_rate_limiter_max_rate")
 
 
 def list_unoffered(config: HypervisorConfig) -> Iterator[tuple[str, str]]:
@@ -147,6 +150,10 @@ def _check_together(before: Configuration, after: Configuration) -> None:
             f"annotation {_HYPERVISOR}default_max_vcpus is {pod.default_maxvcpus}",
             hint=f"the operator allows {operator.default_maxvcpus}",
         )
+    for key in _RATES:
+        limit, wanted = getattr(operator, key), getattr(pod, key)
+        if limit and not 0 < wanted <= limit:
+            raise ConfigError(f"annotation {_HYPERVISOR}{key} is {wanted}", hint=f"the operator allows {limit}")
     for finding in list_findings(after):
-        if finding.hint and finding.key in _SIZES:
+        if finding.hint and finding.key in (*_SIZES, *_RATES):
             raise ConfigError(f"annotations: {finding.key} {finding.text}", hint=finding.hint)

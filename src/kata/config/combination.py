@@ -41,6 +41,13 @@ def list_findings(config: Configuration) -> Iterator[Finding]:
             "is false, and enable_hugepages is true",
             "memory that is plugged in is ordinary pages",
         )
+    model = config.runtime.internetworking_model
+    if vm.tx_rate_limiter_max_rate and model == "none":
+        hint = "internetworking_model is none, so whoever connects the taps limits what they send"
+        yield Finding("hypervisor", "tx_rate_limiter_max_rate", f"is {vm.tx_rate_limiter_max_rate}", hint)
+    if vm.rx_rate_limiter_max_rate and model == "macvtap":
+        hint = "internetworking_model is macvtap, which has no queue for what a VM receives; tcfilter has one"
+        yield Finding("hypervisor", "rx_rate_limiter_max_rate", f"is {vm.rx_rate_limiter_max_rate}", hint)
     if vm.enable_annotations:
         from kata.config.annotations import list_unoffered  # noqa: PLC0415 - only where the operator opened some
 

@@ -42,7 +42,7 @@ _VFIO = "devices of the host are not passed through"
 _VHOST_USER = "vhost-user devices are not implemented"
 _SWAP = "swap in the guest is not implemented"
 _DUMP = "dumps of the guest's memory are not implemented"
-_RATE = "rate limits are not implemented"
+_RATE = "of rate limits there are rx_rate_limiter_max_rate and tx_rate_limiter_max_rate"
 _NUMA = "the guest has one NUMA node"
 _HUGE = "the VM's memory is ordinary pages"
 _FIRMWARE = "QEMU starts the kernel directly"
@@ -127,8 +127,6 @@ HYPERVISOR: dict[str, Foreign] = {
     "disable_nesting_checks": _exactly("bool", "there are no such checks", True, False),
     "disable_nested_virtualization": _vital("bool", "it is not implemented for QEMU"),
     "disable_vhost_net": _exactly("bool", "QEMU itself moves the network's packets", True),
-    "rx_rate_limiter_max_rate": _ignored("int", _RATE),
-    "tx_rate_limiter_max_rate": _ignored("int", _RATE),
     "net_rate_limiter_bw_max_rate": _ignored("int", _RATE),
     "net_rate_limiter_bw_one_time_burst": _ignored("int", _RATE),
     "net_rate_limiter_ops_max_rate": _ignored("int", _RATE),

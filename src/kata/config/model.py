@@ -58,9 +58,13 @@ class HypervisorConfig(NamedTuple):
     """Requests under way at once in the shared file system."""
     pcie_root_port: Annotated[int, Range(0, 15, "ports")] = 2
     """Free ports for devices that nobody tells of when the VM starts: block devices of a Kubernetes pod's containers,
-    and network interfaces that come between `create` and `start`, to a VM that is created without any."""
+    and network interfaces that come later."""
     network_queues: Annotated[int, Range(0, 256, "queues")] = 1
     """Pairs of queues of each network card, at most one for each virtual processor; 0 counts as 1."""
+    rx_rate_limiter_max_rate: Annotated[int, Range(0, 10**12, "bits a second")] = 0
+    """The most that each network card of a VM receives. 0: no limit."""
+    tx_rate_limiter_max_rate: Annotated[int, Range(0, 10**12, "bits a second")] = 0
+    """The most that each network card of a VM sends. 0: no limit."""
     enable_hugepages: bool = False
     """Take the VM's memory from the huge pages that the host has reserved (`vm.nr_hugepages`). A VM for which too few
     are free is refused."""
@@ -131,9 +135,10 @@ class RuntimeConfig(NamedTuple):
     static_sandbox_resource_mgmt: bool = True
     """Make the VM as big as its pod may become, once. `false`: plug processors and memory in as containers come and
     limits are raised, up to `default_maxvcpus` and `default_maxmemory`, and take them out again."""
-    internetworking_model: Annotated[str, Choice(("tcfilter", "none"))] = "tcfilter"
-    """How the links of a pod's namespace reach the VM: by traffic control, or not at all (`none`: the VM's cards are on
-    taps, `tap0_kata` and so on in the order of the links, which somebody else connects)."""
+    internetworking_model: Annotated[str, Choice(("tcfilter", "macvtap", "none"))] = "tcfilter"
+    """How the links of a pod's namespace reach the VM: by traffic control, by a macvtap on each link, or not at all
+    (`none`: the VM's cards are on taps, `tap0_kata` and so on in the order of the links, which somebody else connects).
+    """
 
 
 class Remark(NamedTuple):

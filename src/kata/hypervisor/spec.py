@@ -20,13 +20,17 @@ class BlockDevice(NamedTuple):
 
 
 class NetDevice(NamedTuple):
-    """A network card on tap queues. `vhost` holds one /dev/vhost-net descriptor a queue, or nothing."""
+    """A network card on tap queues. `vhost` holds one /dev/vhost-net descriptor a queue, or nothing.
+
+    `in_port` puts a card of a new VM into a hot-plug port, so that it can be unplugged.
+    """
 
     id: str
     mac: str
     taps: tuple[int, ...]
     vhost: tuple[int, ...] = ()
     mtu: int | None = None
+    in_port: bool = False
 
 
 class SharedFs(NamedTuple):
@@ -84,7 +88,8 @@ class VmSpec(NamedTuple):
 
     `directory` is the sandbox's own: the console's log goes there. `image` becomes the first disk (/dev/vda),
     read-only. `max_vcpus` and `max_memory_mib` of 0 mean: no more than at start. `hotplug_ports` bounds how many
-    devices can be plugged in later. `paused` leaves the vCPUs stopped until `resume`.
+    devices can be plugged in later, besides those that are in a port already. `paused` leaves the vCPUs stopped until
+    `resume`.
     `hugepages` takes all of the memory from the host's reserved huge pages, at once.
 
     A VM that is `savable` can be saved. `saved` is the directory where another one was, which this one goes on from:

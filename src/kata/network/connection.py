@@ -2,18 +2,21 @@
 
 import os
 from errno import EAFNOSUPPORT, ENODEV, EOPNOTSUPP
+from itertools import count
 from typing import NamedTuple
 
+from kata.network.limit import Limits, lift_limit, limit_sending
+from kata.network.macvtap import connect_macvtap, release_macvtap
 from kata.network.scan import Endpoint, PodLayout, scan_namespace
 from kata.network.tap import name_tap, open_tap
-from kata.network.tcfilter import NOT_CONNECTED, connect_links, disconnect_links
+from kata.network.tcfilter import connect_links, disconnect_link
 from kata.protocol.netlink.counters import Counters, get_counters, parse_counters
-from kata.protocol.netlink.link import change_link, get_link, parse_link, withhold_ipv6_address
-from kata.protocol.netlink.traffic import delete_ingress
+from kata.protocol.netlink.link import Link, change_link, dump_links, get_link, parse_link, withhold_ipv6_address
 from kata.transport.netlink import Netlink, open_netlink
 
 _NO_IPV6 = {EAFNOSUPPORT, EOPNOTSUPP}
 _NOT_THERE = {ENODEV}
+_UNLIMITED = Limits()
 
 
 class Plug(NamedTuple):
@@ -23,37 +26,74 @@ class Plug(NamedTuple):
     taps: tuple[int, ...]
 
 
+class _Connected(NamedTuple):
+    """A link that has a tap: the tap's number, and the link as it was before."""
+
+    number: int
+    link: Link
+
+
 class PodConnection:
     """Connects the links of the calling thread's namespace, which it keeps to wherever it is called from later.
 
-    Each tap has this many `queues`. Not `redirects`, the taps are made and set up, and what connects them to the links
-    is somebody else's.
-    `close` closes descriptors. What is in the kernel goes by itself with the VMM (taps), or by `disconnect`.
+    `model` is `tcfilter`, `macvtap`, or `none`: the taps are made and set up, and what connects them to the links is
+    somebody else's. Each tap has this many `queues`.
+    `layout` is what the last `scan` found. `close` closes descriptors. What is in the kernel goes by itself with the
+    VMM (taps), or by `disconnect_namespace`.
     """
 
-    def __init__(self, sandbox: str, *, queues: int = 1, redirects: bool = True) -> None:
+    def __init__(self, sandbox: str, model: str = "tcfilter", *, queues: int = 1, limits: Limits = _UNLIMITED) -> None:
         self.layout = PodLayout((), (), ())
         self._sandbox = sandbox
         self._queues = queues
-        self._redirects = redirects
+        self._model = model
+        self._limits = limits
         self._netlink: Netlink = open_netlink()
         self._plugs: list[Plug] = []
-        self._connected: list[int] = []
+        self._connected: dict[int, _Connected] = {}
+
+    def scan(self) -> None:
+        """Look at the namespace again. Raise HostError."""
+        layout = scan_namespace(self._netlink, self._connected)
+        self.layout = layout._replace(endpoints=tuple(map(self._limit_endpoint, layout.endpoints)))
+
+    def _limit_endpoint(self, endpoint: Endpoint) -> Endpoint:
+        connected = self._connected.get(endpoint.link.ifindex)
+        if connected is None:
+            return endpoint
+        # A virtio card takes no MTU beyond the one that it was made with.
+        link = endpoint.link._replace(mtu=min(endpoint.link.mtu, connected.link.mtu))
+        if self._model == "macvtap":
+            link = link._replace(address=connected.link.address)
+        return endpoint._replace(link=link)
 
     def connect(self) -> list[Plug]:
-        """Scan the namespace and make a tap for every endpoint that has none yet; return those.
+        """Make a tap for every endpoint of the layout that has none yet; return those.
 
         Raise HostError, or StateError for one that is taken. What was made until a failure goes with `close` and
         `disconnect_namespace`, or with `withdraw`.
         """
-        self.layout = scan_namespace(self._netlink)
         made = []
         for endpoint in self.layout.endpoints:
             if endpoint.link.ifindex not in self._connected:
-                made.append(self._connect_endpoint(endpoint))
+                number = next(free for free in count() if free not in {row.number for row in self._connected.values()})
+                made.append(self._connect_endpoint(endpoint, number))
                 self._plugs.append(made[-1])
-                self._connected.append(endpoint.link.ifindex)
+                self._connected[endpoint.link.ifindex] = _Connected(number, endpoint.link)
         return made
+
+    @property
+    def connected(self) -> PodLayout:
+        """What of the layout the VM has."""
+        return self.layout.restrict(self._connected)
+
+    def list_gone(self) -> list[int]:
+        """Return the indexes of links that are connected, and not in the layout any more."""
+        return sorted(self._connected.keys() - {endpoint.link.ifindex for endpoint in self.layout.endpoints})
+
+    def forget(self, ifindex: int) -> None:
+        """Have done with a link that has gone; its tap goes with the card that the VMM has on it."""
+        del self._connected[ifindex]
 
     def hand_over(self, plug: Plug) -> None:
         """Let go of a tap that the VMM has taken."""
@@ -63,24 +103,37 @@ class PodConnection:
     def withdraw(self) -> None:
         """Undo the connections whose taps no VMM has taken, so that `connect` makes them again."""
         for plug in self._plugs:
-            if self._redirects:
-                self._netlink.run(delete_ingress(plug.endpoint.link.ifindex), unless=NOT_CONNECTED)
-            self._connected.remove(plug.endpoint.link.ifindex)
+            ifindex = plug.endpoint.link.ifindex
+            del self._connected[ifindex]
+            _disconnect_link(self._netlink, ifindex, self._sandbox)
         self.close_taps()
 
-    def _connect_endpoint(self, endpoint: Endpoint) -> Plug:
-        name = name_tap(len(self._connected))
-        plug = Plug(endpoint, open_tap(name, self._queues))
+    def _connect_endpoint(self, endpoint: Endpoint, number: int) -> Plug:
+        name = name_tap(number)
+        link = endpoint.link
+        taps: tuple[int, ...] = ()
         try:
-            tap = self._netlink.ask(get_link(name=name), parse_link)[0].ifindex
-            self._netlink.run(withhold_ipv6_address(tap), unless=_NO_IPV6)
-            self._netlink.run(change_link(tap, mtu=endpoint.link.mtu, up=True))
-            if self._redirects:
-                connect_links(self._netlink, endpoint.link, tap, self._sandbox)
+            if self._model == "macvtap":
+                taps = connect_macvtap(self._netlink, link, name, self._queues, self._sandbox)
+            else:
+                taps = open_tap(name, self._queues)
+                self._set_up_tap(name, link)
+            if self._model != "none":
+                limit_sending(self._netlink, link, self._limits.send)
         except BaseException:
-            _close_plug(plug)
+            for descriptor in taps:
+                os.close(descriptor)
+            _disconnect_link(self._netlink, link.ifindex, self._sandbox)
             raise
-        return plug
+        return Plug(endpoint, taps)
+
+    def _set_up_tap(self, name: str, link: Link) -> None:
+        tap = self._netlink.ask(get_link(name=name), parse_link)[0]
+        self._netlink.run(withhold_ipv6_address(tap.ifindex), unless=_NO_IPV6)
+        self._netlink.run(change_link(tap.ifindex, mtu=link.mtu, up=True))
+        limit_sending(self._netlink, tap._replace(mtu=link.mtu), self._limits.receive)
+        if self._model == "tcfilter":
+            connect_links(self._netlink, link, tap.ifindex, self._sandbox)
 
     def close_taps(self) -> None:
         """Let go of the taps: the VMM holds them now, or nobody shall."""
@@ -108,4 +161,10 @@ def _close_plug(plug: Plug) -> None:
 def disconnect_namespace(sandbox: str) -> None:
     """Take off the links of the calling thread's namespace what connects them to a sandbox's VM. May be repeated."""
     with open_netlink() as netlink:
-        disconnect_links(netlink, sandbox)
+        for link in netlink.ask(dump_links(), parse_link):
+            _disconnect_link(netlink, link.ifindex, sandbox)
+
+
+def _disconnect_link(netlink: Netlink, ifindex: int, sandbox: str) -> None:
+    if disconnect_link(netlink, ifindex, sandbox) or release_macvtap(netlink, ifindex, sandbox):
+        lift_limit(netlink, ifindex)

@@ -1,19 +1,22 @@
 """Network namespaces, and the way into them. Source: network_namespaces(7), setns(2)."""
 
+import errno
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from kata.errors import HostError, NotFoundError
+from kata.errors import HostError, NotFoundError, StateError, UnsupportedError
 from kata.sys import linux
 
 _OWN = "/proc/thread-self/ns/net"
+_CLAIM = "\0kata-containers/vm"
 
 
 def open_namespace(path: str | None) -> int | None:
-    """Return a descriptor of the namespace at a path, of a new one for "", None for None and for the caller's own.
+    """Return a descriptor of the namespace at a path, of a new one for "", None for None.
 
-    Raise NotFoundError for a path that is not there.
+    Raise NotFoundError for a path that is not there, and UnsupportedError for that of the caller's own, the host's.
     """
     if path is None:
         return None
@@ -26,7 +29,31 @@ def open_namespace(path: str | None) -> int | None:
     if not os.path.samestat(os.fstat(descriptor), os.stat(_OWN)):
         return descriptor
     os.close(descriptor)
-    return None
+    raise UnsupportedError(
+        f"the network namespace {path} is the host's, on which no VM can be",
+        hint="give the container a network of its own, or none",
+    )
+
+
+def claim_namespace(path: str) -> socket.socket:
+    """Take the calling thread's namespace for one VM, as long as the returned socket is open.
+
+    The names of abstract sockets are a namespace's own, so that the kernel says who was first, and forgets the claim of
+    a process that ends. Raise StateError where another VM has it: two guests with one address, or without the loopback
+    that they were to share, would only seem to run. Source: unix(7).
+    """
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        claim.bind(_CLAIM)
+    except OSError as error:
+        claim.close()
+        if error.errno != errno.EADDRINUSE:
+            raise HostError(f"the network namespace {path} cannot be claimed: {error.strerror}") from error
+        raise StateError(
+            f"another VM is connected to the network namespace {path}",
+            hint="a container of a VM cannot join the network of another container; put both into one pod",
+        ) from error
+    return claim
 
 
 def make_namespace() -> int:

@@ -29,19 +29,25 @@ def is_tap_name(name: str) -> bool:
     return name.startswith("tap") and name.endswith("_kata")
 
 
-def open_tap(name: str, queues: int = 1) -> tuple[int, ...]:
-    """Make a tap in the calling thread's network namespace and return a descriptor for each queue.
-
-    Raise StateError where the name is taken, and HostError.
+def set_up_queue(descriptor: int, name: str, queues: int) -> None:
+    """Make a descriptor one of the `queues` of the tap, or macvtap, `name`. Raise OSError.
 
     Packets carry the header of virtio-net, by which a guest leaves checksums and segmentation to the host.
     """
     flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | (_IFF_MULTI_QUEUE if queues > 1 else 0)
+    fcntl.ioctl(descriptor, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
+
+
+def open_tap(name: str, queues: int = 1) -> tuple[int, ...]:
+    """Make a tap in the calling thread's network namespace and return a descriptor for each queue.
+
+    Raise StateError where the name is taken, and HostError.
+    """
     opened: list[int] = []
     try:
         for _ in range(queues):
             opened.append(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
-            fcntl.ioctl(opened[-1], _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
+            set_up_queue(opened[-1], name, queues)
     except OSError as error:
         for descriptor in opened:
             os.close(descriptor)

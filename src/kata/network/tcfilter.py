@@ -8,7 +8,7 @@ those of any container.
 from errno import EEXIST, EINVAL, ENODEV, ENOENT
 
 from kata.errors import HostError, StateError
-from kata.protocol.netlink.link import Link, dump_links, parse_link
+from kata.protocol.netlink.link import Link
 from kata.protocol.netlink.traffic import (
     COOKIE_SIZE,
     add_ingress,
@@ -48,12 +48,11 @@ def connect_links(netlink: Netlink, link: Link, tap: int, sandbox: str) -> None:
             raise
 
 
-def disconnect_links(netlink: Netlink, sandbox: str) -> None:
-    """Take a sandbox's filters off every link of the socket's namespace. Filters of others stay."""
-    cookie = make_cookie(sandbox)
-    for link in netlink.ask(dump_links(), parse_link):
-        if cookie in netlink.ask(dump_ingress(link.ifindex), parse_cookie, unless=NOT_CONNECTED):
-            netlink.run(delete_ingress(link.ifindex), unless=NOT_CONNECTED)
+def disconnect_link(netlink: Netlink, ifindex: int, sandbox: str) -> bool:
+    """Take a sandbox's filters off a link. Return False where it has none; those of others stay."""
+    if make_cookie(sandbox) not in netlink.ask(dump_ingress(ifindex), parse_cookie, unless=NOT_CONNECTED):
+        return False
+    return netlink.run(delete_ingress(ifindex), unless=NOT_CONNECTED)
 
 
 def _has_filters(netlink: Netlink, ifindex: int) -> bool:

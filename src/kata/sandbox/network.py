@@ -6,14 +6,21 @@ that engines that look for the container's network by the pid of the shim find i
 
 import asyncio
 import os
+import socket
 from typing import Any, NamedTuple
 
+from kata.config.model import Configuration
+from kata.errors import KataError
 from kata.hypervisor.driver import Vm
 from kata.hypervisor.spec import NetDevice
 from kata.network.connection import Plug, PodConnection
 from kata.network.guestview import describe_interface, describe_neighbours, describe_routes
-from kata.network.namespace import enter_namespace, open_own_namespace
+from kata.network.limit import Limits
+from kata.network.namespace import claim_namespace, enter_namespace, open_own_namespace
+from kata.network.watch import NamespaceWatch
+from kata.observe.log import Log
 from kata.protocol.messages import agent as wire
+from kata.protocol.messages import types
 from kata.protocol.netlink.notation import format_mac
 from kata.sandbox.guest import Guest
 from kata.sandbox.ledger import Kind, record_resource
@@ -21,6 +28,9 @@ from kata.sys.file import read_text
 
 _RESOLV_CONF = "/etc/resolv.conf"
 _LONGEST_RESOLV_CONF = 64 << 10
+_RETRY_PAUSE = 10.0
+
+_Told = tuple[list[types.Interface], list[types.Route], list[types.ARPNeighbor]]
 
 
 class PodNamespace(NamedTuple):
@@ -34,7 +44,6 @@ class SandboxNetwork:
     """The network of one sandbox. Without a namespace the guest has its loopback and nothing else.
 
     `home` is a descriptor of the host's namespace for what has to be run there, None where the daemon never left it.
-    `awaits_links` says that the namespace had none when the VM was described: an engine may make them until `start`.
     """
 
     def __init__(self, sandbox: str, directory: str) -> None:
@@ -42,30 +51,38 @@ class SandboxNetwork:
         self._sandbox = sandbox
         self._directory = directory
         self._connection: PodConnection | None = None
+        self._watch: NamespaceWatch | None = None
+        self._claim: socket.socket | None = None
         self._following = asyncio.Lock()
-        self._is_settled = True
-        self.awaits_links = False
+        self._told: _Told = ([], [], [])
+        self._is_up_to_date = False
 
-    def join(self, namespace: PodNamespace, model: str, queues: int) -> list[NetDevice]:
+    def join(self, namespace: PodNamespace, config: Configuration, vcpus: int) -> list[NetDevice]:
         """Move this process into the namespace and make a network card of each link in it.
 
-        `model` is that of the configuration: with `none` the taps of the cards are connected to nothing. A card has
-        this many pairs of `queues`.
+        The VM has this many `vcpus`: a card has no more queues than that.
         The descriptor is closed. Raise HostError, or StateError where another VM is connected there. The cards lend
         their descriptors until `close_taps`.
         """
         self.home = open_own_namespace()
         try:
             enter_namespace(namespace.descriptor)
+            self._claim = claim_namespace(namespace.path)
             if namespace.path:
                 inode = os.fstat(namespace.descriptor).st_ino
                 record_resource(self._directory, Kind.NETWORK, f"{inode} {self._sandbox} {namespace.path}")
         finally:
             os.close(namespace.descriptor)
-        self._connection = PodConnection(self._sandbox, queues=queues, redirects=model == "tcfilter")
-        cards = [_describe_card(plug) for plug in self._connection.connect()]
-        self.awaits_links = not cards
-        return cards
+        self._watch = NamespaceWatch()
+        vm = config.hypervisor
+        self._connection = PodConnection(
+            self._sandbox,
+            config.runtime.internetworking_model,
+            queues=max(1, min(vm.network_queues, vcpus)),
+            limits=Limits(vm.rx_rate_limiter_max_rate, vm.tx_rate_limiter_max_rate),
+        )
+        self._connection.scan()
+        return [_describe_card(plug) for plug in self._connection.connect()]
 
     def close_taps(self) -> None:
         """Let go of what the cards lent."""
@@ -73,38 +90,83 @@ class SandboxNetwork:
             self._connection.close_taps()
 
     async def configure(self, guest: Guest) -> None:
-        """Give the guest's network cards the names, addresses, routes and static neighbours of the pod's links."""
-        if self._connection is None or not self._connection.layout.endpoints:
+        """Give the guest's network cards the names, addresses, routes and static neighbours of the pod's links.
+
+        What the guest has been told already is left out. Raise GuestError, DeadlineError.
+        """
+        if self._connection is None:
             return
-        layout = self._connection.layout
-        for endpoint in layout.endpoints:
-            await guest.update_interface(describe_interface(endpoint))
-        await guest.update_routes(describe_routes(layout))
-        if layout.neighbours:
-            await guest.add_neighbours(describe_neighbours(layout))
+        layout = self._connection.connected
+        interfaces = [describe_interface(endpoint) for endpoint in layout.endpoints]
+        routes, neighbours = describe_routes(layout), describe_neighbours(layout)
+        before = self._told
+        if before == (interfaces, routes, neighbours):
+            return
+        self._told = ([], [], [])  # until all of it has been told
+        for interface in interfaces:
+            if interface not in before[0]:
+                await guest.update_interface(interface)
+        # With an address the guest's kernel takes away the routes by it.
+        await guest.update_routes(routes)
+        if neighbours:
+            await guest.add_neighbours(neighbours)
+        self._told = (interfaces, routes, neighbours)
+
+    async def catch_up(self, machine: Vm, guest: Guest) -> None:
+        """Do what `follow` does, until that has succeeded once: before the first container runs.
+
+        Docker and nerdctl make a container's links between `create` and `start`, which must fail where they cannot be
+        had. What comes later is `watch`'s.
+        """
+        if not self._is_up_to_date:
+            await self.follow(machine, guest)
+            self._is_up_to_date = True
+
+    async def watch(self, machine: Vm, guest: Guest, log: Log) -> None:
+        """Follow the namespace until cancelled. What fails is logged, and tried again."""
+        assert self._watch is not None
+        said = ""
+        while True:
+            await self._watch.wait_change(timeout=_RETRY_PAUSE if said else None)
+            try:
+                await self.follow(machine, guest)
+                said = ""
+            except KataError as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.write("warning", f"the VM's network is not what the pod's is: {said}")
 
     async def follow(self, machine: Vm, guest: Guest) -> None:
-        """Give the running VM the links that came into the namespace after it was started.
+        """Bring the running VM up to date with the links, addresses and routes of the namespace.
 
-        Docker and nerdctl make a container's links between `create` and `start`. What failed may be tried again.
-        Raise HostError, GuestError, DeadlineError, or StateError for a link too many.
+        One that cannot be had keeps back no other. Raise HostError, GuestError, DeadlineError, or StateError for a link
+        too many.
         """
-        if self._connection is None or not self.awaits_links:
+        if self._connection is None:
             return
         async with self._following:
             connection = self._connection
+            connection.scan()
+            failures = []
+            for ifindex in connection.list_gone():
+                try:
+                    await machine.unplug(_name_card(ifindex))
+                    connection.forget(ifindex)
+                except KataError as error:
+                    failures.append(error)
             try:
                 for plug in connection.connect():
                     await machine.plug_net(_describe_card(plug))
                     connection.hand_over(plug)
-                    self._is_settled = False
                     # Before the next card comes: a name that the kernel gave to one may be meant for another.
                     await guest.update_interface(describe_interface(plug.endpoint))
+            except KataError as error:
+                failures.append(error)
             finally:
                 connection.withdraw()
-            if not self._is_settled:
-                await self.configure(guest)
-                self._is_settled = True
+            await self.configure(guest)
+            if failures:
+                raise failures[0]
 
     def read_statistics(self) -> list[wire.NetworkStats]:
         """Return what the pod received and sent by each of its links, as the host counted it."""
@@ -115,14 +177,22 @@ class SandboxNetwork:
         """Close every descriptor. What is in the kernel is released by the ledger."""
         if self._connection is not None:
             self._connection.close()
+        if self._watch is not None:
+            self._watch.close()
+        if self._claim is not None:
+            self._claim.close()
         if self.home is not None:
             os.close(self.home)
             self.home = None
 
 
+def _name_card(ifindex: int) -> str:
+    return f"net{ifindex}"
+
+
 def _describe_card(plug: Plug) -> NetDevice:
     link = plug.endpoint.link
-    return NetDevice(f"net{link.ifindex}", format_mac(link.address), plug.taps, mtu=link.mtu)
+    return NetDevice(_name_card(link.ifindex), format_mac(link.address), plug.taps, mtu=link.mtu)
 
 
 def read_name_servers(spec: dict[str, Any]) -> list[str]:

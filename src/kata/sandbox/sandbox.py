@@ -149,15 +149,16 @@ class Sandbox:
             self._enter_cgroup(first.spec, os.getpid())
         site = Site(self.id, self.directory, self._root, self._config, self.timeline, self._log)
         cards: list[NetDevice] = []
-        ports = len(find_disks(first.spec))
         if namespace is not None:
             with self.timeline.measure("network"):
-                queues = max(1, min(self._config.hypervisor.network_queues, size.vcpus))
-                cards = self.network.join(namespace, self._config.runtime.internetworking_model, queues)
+                cards = self.network.join(namespace, self._config, size.vcpus)
+        ports = len(find_disks(first.spec))
         # Later containers bring disks, and engines links.
-        if _is_pod(first.spec) or self._is_lasting or self.network.awaits_links:
+        if _is_pod(first.spec) or self._is_lasting or namespace is not None:
             ports += self._config.hypervisor.pcie_root_port
-        vm = await start_vm(site, size, cards, min(ports, _MOST_PORTS))
+        ports = min(ports, _MOST_PORTS)
+        is_room = ports + len(cards) <= _MOST_PORTS
+        vm = await start_vm(site, size, [card._replace(in_port=is_room) for card in cards], ports)
         self._vm = vm
         if size.most_vcpus:
             from kata.sandbox.resizing import Resizing  # noqa: PLC0415 - most VMs keep their size
@@ -179,6 +180,8 @@ class Sandbox:
             self._forwarding.open()
         self._followers = [asyncio.create_task(self._watch_vm(vm)), asyncio.create_task(self._watch_oom(vm))]
         self._followers.append(asyncio.create_task(clock.follow()))
+        if namespace is not None:
+            self._followers.append(asyncio.create_task(self.network.watch(vm.machine, vm.guest, self._log)))
         return vm
 
     def _configure(self, path: str | None, spec: dict[str, Any]) -> Configuration:
@@ -404,7 +407,7 @@ class Sandbox:
         vm = self.require_running()
         try:
             with self.timeline.measure("network at start"):
-                await self.network.follow(vm.machine, vm.guest)
+                await self.network.catch_up(vm.machine, vm.guest)
             with self.timeline.measure("start container"):
                 self._report(await container.start())
         finally:

@@ -1,4 +1,4 @@
-"""bpf(2): maps of sockets, and programs attached to a network namespace. Each function raises OSError.
+"""bpf(2): maps of sockets, and programs of a network namespace or a link. Each function raises OSError.
 
 Every object lives as long as its descriptor, so that nothing stays in the kernel when its process has ended.
 Source: bpf(2), <linux/bpf.h>; Documentation/bpf/prog_sk_lookup.rst and map_sockmap.rst in the kernel tree.
@@ -14,6 +14,7 @@ _MAP_UPDATE_ELEM = 2
 _PROG_LOAD = 5
 _LINK_CREATE = 28
 _MAP_TYPE_SOCKMAP = 15
+_PROG_TYPE_SCHED_CLS = 3
 _PROG_TYPE_SK_LOOKUP = 30
 _ATTACH_SK_LOOKUP = 36
 _LARGEST_ATTRIBUTES = 128
@@ -51,6 +52,15 @@ def put_socket(socket_map: int, key: int, descriptor: int) -> None:
 
 def load_socket_lookup(instructions: bytes, name: str) -> int:
     """Return the descriptor of a program that chooses sockets. What the verifier says is in the error's text."""
+    return _load(_PROG_TYPE_SK_LOOKUP, _ATTACH_SK_LOOKUP, instructions, name)
+
+
+def load_classifier(instructions: bytes, name: str) -> int:
+    """Return the descriptor of a program that tells traffic control what becomes of a packet."""
+    return _load(_PROG_TYPE_SCHED_CLS, 0, instructions, name)
+
+
+def _load(kind: int, attach: int, instructions: bytes, name: str) -> int:
     code, licence = ctypes.create_string_buffer(instructions), ctypes.create_string_buffer(b"Apache-2.0")
     log = ctypes.create_string_buffer(_LOG_SIZE)
     try:
@@ -58,7 +68,7 @@ def load_socket_lookup(instructions: bytes, name: str) -> int:
             _PROG_LOAD,
             struct.pack(
                 "=2I2Q2IQ2I16s2I",
-                _PROG_TYPE_SK_LOOKUP,
+                kind,
                 len(instructions) // 8,
                 ctypes.addressof(code),
                 ctypes.addressof(licence),
@@ -69,7 +79,7 @@ def load_socket_lookup(instructions: bytes, name: str) -> int:
                 0,
                 name.encode(),
                 0,
-                _ATTACH_SK_LOOKUP,
+                attach,
             ),
         )
     except OSError as error:

@@ -44,13 +44,20 @@ OPEN_TREE_CLONE = 0x1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
+FSOPEN_CLOEXEC = 0x1
+FSCONFIG_CMD_CREATE = 6
+FSMOUNT_CLOEXEC = 0x1
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 
-# The same numbers on every architecture: they came after the tables were unified (Linux 5.2 and 5.12).
+# The same numbers on every architecture: they came after the tables were unified (Linux 5.2 and 5.12). fsopen(2) and
+# its like came with 5.2 too.
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
+_SYS_FSOPEN = 430
+_SYS_FSCONFIG = 431
+_SYS_FSMOUNT = 432
 _SYS_MOUNT_SETATTR = 442
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -138,6 +145,24 @@ def move_mount(tree: int, place: int) -> None:
     flags = ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
     result = _libc.syscall(ctypes.c_long(_SYS_MOVE_MOUNT), ctypes.c_int(tree), b"", ctypes.c_int(place), b"", flags)
     _check(result, "move_mount")
+
+
+def fsopen(fstype: str) -> int:
+    """fsopen(2): a descriptor of a file system to be. The caller closes it."""
+    arguments = (fstype.encode(), ctypes.c_uint(FSOPEN_CLOEXEC))
+    return _check(_libc.syscall(ctypes.c_long(_SYS_FSOPEN), *arguments), "fsopen", fstype)
+
+
+def fsconfig_create(context: int) -> None:
+    """fsconfig(2) that makes the file system."""
+    arguments = (ctypes.c_int(context), ctypes.c_uint(FSCONFIG_CMD_CREATE), None, None, ctypes.c_int(0))
+    _check(_libc.syscall(ctypes.c_long(_SYS_FSCONFIG), *arguments), "fsconfig")
+
+
+def fsmount(context: int, attributes: int = 0) -> int:
+    """fsmount(2): a descriptor of the root of a mount that is nowhere attached. The caller closes it."""
+    arguments = (ctypes.c_int(context), ctypes.c_uint(FSMOUNT_CLOEXEC), ctypes.c_uint(attributes))
+    return _check(_libc.syscall(ctypes.c_long(_SYS_FSMOUNT), *arguments), "fsmount")
 
 
 def mount_setattr(tree: int, *, enable: int = 0, propagation: int = 0, recursive: bool = True) -> None:

@@ -1,6 +1,7 @@
 """Mounts: bind, propagation, and what is mounted where."""
 
 import errno
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
@@ -83,6 +84,19 @@ def clone_tree(path: str) -> int:
     """A descriptor of a detached copy of what a path shows, with every mount below it. Raise OSError."""
     flags = linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | linux.AT_RECURSIVE
     return linux.open_tree(linux.AT_FDCWD, path, flags)
+
+
+def mount_nowhere(fstype: str) -> int:
+    """Return a descriptor of the root of a new file system that has no place, and ends with the descriptor.
+
+    sysfs shows the calling thread's network namespace. Raise OSError.
+    """
+    context = linux.fsopen(fstype)
+    try:
+        linux.fsconfig_create(context)
+        return linux.fsmount(context)
+    finally:
+        os.close(context)
 
 
 def clone_mount(descriptor: int) -> int:

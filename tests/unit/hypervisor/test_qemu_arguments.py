@@ -10,6 +10,7 @@ from kata.hypervisor.qemu.arguments import (
     build_arguments,
     format_option,
     list_borrowed_descriptors,
+    list_cards_in_ports,
 )
 from kata.hypervisor.spec import Balloon, BlockDevice, NetDevice, Rng, SerialPort, SharedFs, VfioDevice, VmSpec, Vsock
 
@@ -107,6 +108,20 @@ def test_more_queues_than_one_use_the_plural_options() -> None:
     shown = show(build_arguments(SPEC._replace(devices=(card,)), TCG, WIRES))
     assert "-netdev tap,id=net0,fds=20:21,vhost=on,vhostfds=22:23\n" in shown
     assert "mq=on,vectors=6,host_mtu=9000\n" in shown
+
+
+def test_cards_that_can_be_unplugged_have_the_first_ports() -> None:
+    cards = tuple(NetDevice(name, "02:00:00:00:00:01", taps=(20,), in_port=True) for name in ("net7", "net8"))
+    spec = SPEC._replace(devices=(SPEC.devices[0], Rng(), *cards), hotplug_ports=1)
+    shown = show(build_arguments(spec, TCG, WIRES))
+    assert list_cards_in_ports(spec) == {"net7": "net1", "net8": "net2"}
+    assert [line.partition("id=")[2][:3] for line in shown.splitlines() if "pcie-root-port" in line] == [
+        "rp0",
+        "rp1",
+        "rp2",
+    ]
+    assert "-device virtio-net-pci,bus=rp0,id=dev-net1,netdev=net1," in shown
+    assert "-device virtio-net-pci,bus=rp1,id=dev-net2,netdev=net2," in shown
 
 
 def test_the_rarer_devices_have_their_options() -> None:

@@ -124,15 +124,27 @@ def list_borrowed_descriptors(spec: VmSpec) -> list[int]:
     return lent
 
 
+def list_cards_in_ports(spec: VmSpec) -> dict[str, str]:
+    """Return id and QEMU's name of each card that is in a port from the start, the one in the first port first."""
+    cards: dict[str, str] = {}
+    for index, device in enumerate(_list_cards(spec)):
+        if isinstance(device, NetDevice) and device.in_port:
+            cards[device.id] = f"net{index}"
+    return cards
+
+
+def _list_cards(spec: VmSpec) -> list[Device]:
+    return [device for device in spec.devices if not isinstance(device, SerialPort)]
+
+
 def _check(spec: VmSpec) -> None:
     if spec.vcpus < 1 or (spec.max_vcpus and spec.max_vcpus < spec.vcpus):
         raise ConfigError(f"sandbox {spec.id} cannot have {spec.vcpus} vCPUs of at most {spec.max_vcpus}")
     if spec.memory_mib < 1 or (spec.max_memory_mib and spec.max_memory_mib < spec.memory_mib):
         raise ConfigError(f"sandbox {spec.id} cannot have {spec.memory_mib} MiB of at most {spec.max_memory_mib} MiB")
-    if not 0 <= spec.hotplug_ports <= MOST_PORTS:
-        raise ConfigError(
-            f"sandbox {spec.id} cannot have {spec.hotplug_ports} hot-plug ports", hint=f"0 to {MOST_PORTS}"
-        )
+    ports = spec.hotplug_ports + len(list_cards_in_ports(spec))
+    if not 0 <= ports <= MOST_PORTS:
+        raise ConfigError(f"sandbox {spec.id} cannot have {ports} hot-plug ports", hint=f"0 to {MOST_PORTS}")
     if spec.image and spec.initrd:
         raise ConfigError(f"sandbox {spec.id} has both an image and an initrd", hint="set one of them")
 
@@ -196,7 +208,7 @@ def _describe_wires(descriptors: Descriptors) -> Iterator[str]:
 
 def _describe_ports(spec: VmSpec) -> Iterator[str]:
     """Root ports to plug devices into later: a PCIe root bus itself takes none while the VM runs."""
-    for index in range(spec.hotplug_ports):
+    for index in range(spec.hotplug_ports + len(list_cards_in_ports(spec))):
         slot = f"{FIRST_PORT_SLOT + index:#x}"
         port = {"id": f"rp{index}", "bus": "pcie.0", "addr": slot, "chassis": index + 1, "io-reserve": 0}
         yield from ("-device", format_option("pcie-root-port", port))
@@ -216,10 +228,13 @@ def _describe_devices(spec: VmSpec, descriptors: Descriptors) -> Iterator[str]:
         yield from ("-chardev", format_option("socket", listening))
         named = {"bus": "vserial.0", "nr": index + 1, "chardev": f"port{index}", "name": port.name}
         yield from ("-device", format_option("virtserialport", named))
-    for index, device in enumerate(device for device in spec.devices if not isinstance(device, SerialPort)):
+    ports = {name: index for index, name in enumerate(list_cards_in_ports(spec).values())}
+    for index, device in enumerate(_list_cards(spec)):
         if isinstance(device, BlockDevice):
             sets += 1
             yield from _describe_disk(f"disk{index}", descriptors.disks[device.id], sets, device)
+        elif isinstance(device, NetDevice):
+            yield from _describe_net(f"net{index}", device, ports.get(f"net{index}"))
         else:
             yield from _describe_device(index, device)
 
@@ -251,17 +266,19 @@ def describe_share_frontend(name: str, device: SharedFs) -> dict[str, object]:
     return {"chardev": name, "tag": device.tag, "queue-size": device.queue_size}
 
 
+def _describe_net(name: str, device: NetDevice, port: int | None) -> Iterator[str]:
+    taps = ":".join(str(descriptor) for descriptor in device.taps)
+    vhosts = ":".join(str(descriptor) for descriptor in device.vhost)
+    # A single descriptor has an option of its own; the plural ones are for queues.
+    one, many = ("fd", "vhostfd") if len(device.taps) == 1 else ("fds", "vhostfds")
+    backend = {"id": name, one: taps, "vhost": True if vhosts else None, many: vhosts or None}
+    yield from ("-netdev", format_option("tap", backend))
+    front = {"bus": None if port is None else f"rp{port}", **describe_net_frontend(name, device)}
+    yield from ("-device", format_option("virtio-net-pci", front))
+
+
 def _describe_device(index: int, device: Device) -> Iterator[str]:
     match device:
-        case NetDevice():
-            name = f"net{index}"
-            taps = ":".join(str(descriptor) for descriptor in device.taps)
-            vhosts = ":".join(str(descriptor) for descriptor in device.vhost)
-            # A single descriptor has an option of its own; the plural ones are for queues.
-            one, many = ("fd", "vhostfd") if len(device.taps) == 1 else ("fds", "vhostfds")
-            backend = {"id": name, one: taps, "vhost": True if vhosts else None, many: vhosts or None}
-            yield from ("-netdev", format_option("tap", backend))
-            yield from ("-device", format_option("virtio-net-pci", describe_net_frontend(name, device)))
         case SharedFs():
             name = f"fs{index}"
             yield from ("-chardev", format_option("socket", {"id": name, "fd": device.socket}))

@@ -2,9 +2,10 @@
 
 import os
 import stat
+from collections.abc import Mapping
 from typing import Any
 
-from kata.errors import ConfigError, ExistsError, NotFoundError, StateError
+from kata.errors import ConfigError, ExistsError, HostError, NotFoundError, StateError
 from kata.hypervisor.qemu.arguments import (
     FIRST_PORT_SLOT,
     describe_disk_frontend,
@@ -22,16 +23,23 @@ class _Plugged:
         self.port = port
         self.name = name
         self.undo: list[tuple[str, dict[str, Any]]] = []
+        self.is_leaving = False
 
 
 class Hotplug:
-    """The root ports of one VM and what is in them."""
+    """The root ports of one VM and what is in them.
 
-    def __init__(self, session: QmpSession, ports: int) -> None:
+    The first ones have the `cards` that were there from the start, by id and QEMU's name; `ports` more are free.
+    """
+
+    def __init__(self, session: QmpSession, ports: int, cards: Mapping[str, str]) -> None:
         self._session = session
-        self._free = list(range(ports))
+        self._free = list(range(len(cards), len(cards) + ports))
         self._plugged: dict[str, _Plugged] = {}
         self._count = 0
+        for port, (card, name) in enumerate(cards.items()):
+            self._plugged[card] = _Plugged(port, name)
+            self._plugged[card].undo.append(("netdev_del", {"id": name}))
 
     def _reserve(self, device_id: str) -> _Plugged:
         if device_id in self._plugged:
@@ -138,12 +146,19 @@ class Hotplug:
     async def unplug(self, device_id: str, *, timeout: float) -> None:
         """Ask the guest to let go, wait for it, then take the backend away.
 
-        Raise NotFoundError, or DeadlineError when the guest does not let go; the device is still there then.
+        Raise NotFoundError, or DeadlineError when the guest does not let go; the device is still there then, and this
+        may be called again.
         """
         plugged = self._plugged.get(device_id)
         if plugged is None:
             raise NotFoundError(f"no device {device_id} was plugged in")
         name = f"dev-{plugged.name}"
-        await self._session.execute("device_del", {"id": name})
+        try:
+            await self._session.execute("device_del", {"id": name})
+        except HostError:
+            if not plugged.is_leaving:
+                raise
+            # The guest is about to let go since an earlier call, or has done so after it.
+        plugged.is_leaving = True
         await self._session.wait_event("DEVICE_DELETED", lambda data: data.get("device") == name, timeout=timeout)
         await self._roll_back(device_id)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kata.errors import GuestError, HostError, KataError, StateError
 from kata.hypervisor.console import Console
 from kata.hypervisor.driver import VmExit
+from kata.hypervisor.qemu.arguments import list_cards_in_ports
 from kata.hypervisor.qemu.hotplug import Hotplug
 from kata.hypervisor.qemu.saved import STATE, write_saved_memory
 from kata.hypervisor.spec import BlockDevice, NetDevice, PciAddress, SharedFs, VfioDevice, VmSpec, VmState
@@ -55,7 +56,7 @@ class QemuVm:
         self._memory = memory
         self._shutdown: Event | None = None
         self._released = False
-        self._hotplug = Hotplug(session, spec.hotplug_ports)
+        self._hotplug = Hotplug(session, spec.hotplug_ports, list_cards_in_ports(spec))
         self._resize: Resize | None = None
         session.on_event = self._see_event
 

@@ -20,7 +20,7 @@ from kata.protocol.netlink.attribute import (
     read_number,
     read_text,
 )
-from kata.protocol.netlink.message import NLM_F_DUMP, Request
+from kata.protocol.netlink.message import NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Request
 
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
@@ -30,6 +30,7 @@ RTM_SETLINK = 19
 IFF_UP = 0x1
 IFF_LOOPBACK = 0x8
 IFF_NOARP = 0x80
+IFF_ALLMULTI = 0x200
 
 LONGEST_NAME = 15
 
@@ -44,6 +45,9 @@ _IFLA_EXT_MASK = 29
 _IFLA_INET6_ADDR_GEN_MODE = 8
 _IN6_ADDR_GEN_MODE_NONE = 1
 _IFLA_INFO_KIND = 1
+_IFLA_INFO_DATA = 2
+_IFLA_MACVLAN_MODE = 1
+_MACVLAN_MODE_BRIDGE = 4
 _RTEXT_FILTER_SKIP_STATS = 8
 
 _HEADER = struct.Struct("=BxHiII")
@@ -128,13 +132,14 @@ def change_link(
     name: str = "",
     up: bool | None = None,
     arp: bool | None = None,
+    all_multicast: bool | None = None,
     mtu: int = 0,
     address: bytes = b"",
 ) -> Request:
     """Ask for a change of what is given; "", None, 0 and b"" leave things as they are.
 
-    `arp=False` sets IFF_NOARP. Kernels before 6.2 rename a link only while it is down, and many drivers take a new
-    address only then.
+    `arp=False` sets IFF_NOARP, `all_multicast` IFF_ALLMULTI. Kernels before 6.2 rename a link only while it is down,
+    and many drivers take a new address only then.
     """
     flags = change = 0
     words = []
@@ -146,6 +151,10 @@ def change_link(
         change |= IFF_NOARP
         flags |= 0 if arp else IFF_NOARP
         words.append(f"arp {'on' if arp else 'off'}")
+    if all_multicast is not None:
+        change |= IFF_ALLMULTI
+        flags |= IFF_ALLMULTI if all_multicast else 0
+        words.append(f"allmulticast {'on' if all_multicast else 'off'}")
     if name:
         words.append(f"name {name}")
     if mtu:
@@ -154,6 +163,19 @@ def change_link(
         words.append(f"address {address.hex(':')}")
     payload = encode_link(Link(ifindex, name, flags, mtu, address), change)
     return Request(RTM_SETLINK, 0, payload, f"set link {ifindex} {' '.join(words)}")
+
+
+def add_macvtap(lower: int, name: str, mtu: int) -> Request:
+    """Ask for a macvtap on the link with the index `lower`, in bridge mode. The kernel says EEXIST for a known name."""
+    mode = nest_attributes(_IFLA_INFO_DATA, [encode_number(_IFLA_MACVLAN_MODE, _MACVLAN_MODE_BRIDGE)])
+    details = nest_attributes(_IFLA_LINKINFO, [encode_text(_IFLA_INFO_KIND, "macvtap"), mode])
+    payload = encode_link(Link(0, name, mtu=mtu, lower=lower)) + details
+    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload, f"add macvtap {name} to link {lower}")
+
+
+def delete_link(ifindex: int) -> Request:
+    """Ask for the removal of a link. The kernel says ENODEV if there is none."""
+    return Request(RTM_DELLINK, 0, encode_link(Link(ifindex, "")), f"delete link {ifindex}")
 
 
 def withhold_ipv6_address(ifindex: int) -> Request:

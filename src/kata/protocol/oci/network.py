@@ -14,18 +14,23 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def find_network_namespace(spec: Mapping[str, Any]) -> str | None:
-    """Return the path of the network namespace of a spec, "" for a new one, None for the host's.
+_HOSTS = {
+    True: ("a pod", "leave hostNetwork out of the pod, or choose a runtime class that runs it on the host"),
+    False: ("a container", "give it a network of its own, or none (--network none), which is its loopback"),
+}
 
-    Raise UnsupportedError for a pod on the host's network: what asks for that wants the host's interfaces, and a guest
-    without any would only seem to run.
+
+def find_network_namespace(spec: Mapping[str, Any]) -> str | None:
+    """Return the path of the network namespace of a spec, "" for a new one, None for a member of a pod that names none.
+
+    Raise UnsupportedError for the host's network: what asks for that wants the host's interfaces, and a guest without
+    any would only seem to run.
     """
     for namespace in (spec.get("linux") or {}).get("namespaces") or []:
         if namespace.get("type") == "network":
             return str(namespace.get("path") or "")
-    if find_role(spec.get("annotations") or {}) is Role.SANDBOX:
-        raise UnsupportedError(
-            "a pod on the host's network cannot run in a VM",
-            hint="leave hostNetwork out of the pod, or choose a runtime class that runs it on the host",
-        )
-    return None
+    role = find_role(spec.get("annotations") or {})
+    if role is Role.MEMBER:
+        return None
+    what, hint = _HOSTS[role is Role.SANDBOX]
+    raise UnsupportedError(f"{what} on the host's network cannot run in a VM", hint=hint)

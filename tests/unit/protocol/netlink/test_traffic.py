@@ -14,7 +14,9 @@ from kata.protocol.netlink.traffic import (
     COOKIE_SIZE,
     add_ingress,
     delete_ingress,
+    delete_limit,
     dump_ingress,
+    limit_egress,
     parse_cookie,
     redirect_ingress,
 )
@@ -53,6 +55,23 @@ def test_an_ingress_queue_is_added_once_and_removed_with_its_filters() -> None:
         assert netlink.run(delete_ingress(one))
         assert not netlink.run(delete_ingress(one), unless=_NOT_THERE)
         assert netlink.ask(dump_ingress(one), parse_cookie, unless=_NOT_THERE) == []
+
+
+@pytest.mark.parametrize(("rate", "shown"), [(125_000, "rate 1Mbit"), (5_000_000_000, "rate 40Gbit")])
+def test_a_limit_is_what_tc_shows_and_goes_while_those_of_others_stay(rate: int, shown: str) -> None:
+    with enter_network_namespace(), open_netlink() as netlink:
+        one, two = _make_pair(netlink)
+        assert not netlink.run(delete_limit(one), unless=_NOT_THERE)
+        assert netlink.run(limit_egress(one, rate, 20_000, 50_000))
+        said = subprocess.run(["tc", "qdisc", "show", "dev", "one"], check=True, capture_output=True, text=True).stdout
+        assert said.startswith("qdisc tbf 6b61: root")
+        assert f"{shown} burst " in said
+        assert netlink.run(delete_limit(one))
+        assert "tbf" not in subprocess.run(["tc", "qdisc"], check=True, capture_output=True, text=True).stdout
+
+        subprocess.run(["tc", "qdisc", "add", "dev", "two", "root", "pfifo"], check=True)
+        assert not netlink.run(limit_egress(two, rate, 20_000, 50_000), unless={EEXIST})
+        assert not netlink.run(delete_limit(two), unless=_NOT_THERE)
 
 
 def test_a_link_without_an_ipv6_address_of_its_own_gets_none_when_it_comes_up() -> None:

@@ -8,6 +8,7 @@ from kata.errors import UnsupportedError
 from kata.protocol.oci.network import find_network_namespace
 
 _POD = {"io.kubernetes.cri.container-type": "sandbox"}
+_MEMBER = {"io.kubernetes.cri.container-type": "container"}
 
 
 def _describe(*namespaces: dict[str, str], **more: Any) -> dict[str, Any]:
@@ -17,8 +18,7 @@ def _describe(*namespaces: dict[str, str], **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("spec", "wanted"),
     [
-        ({}, None),
-        (_describe(), None),
+        (_describe(annotations=_MEMBER), None),
         (_describe({"type": "network"}), ""),
         (_describe({"type": "network", "path": "/run/netns/a"}), "/run/netns/a"),
         (_describe({"type": "network", "path": "/run/netns/a"}, annotations=_POD), "/run/netns/a"),
@@ -28,6 +28,9 @@ def test_the_namespace_of_a_spec_is_found(spec: dict[str, Any], wanted: str | No
     assert find_network_namespace(spec) == wanted
 
 
-def test_a_pod_on_the_hosts_network_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="a pod on the host's network cannot run in a VM"):
-        find_network_namespace(_describe(annotations=_POD))
+@pytest.mark.parametrize(
+    ("spec", "what"), [({}, "a container"), (_describe(), "a container"), (_describe(annotations=_POD), "a pod")]
+)
+def test_the_hosts_network_is_refused(spec: dict[str, Any], what: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"^{what} on the host's network cannot run in a VM"):
+        find_network_namespace(spec)

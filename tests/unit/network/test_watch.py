@@ -1,0 +1,52 @@
+"""Changes of a namespace are told, in a namespace of the test's own."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kata.network.watch import NamespaceWatch
+from netns import enter_network_namespace, run_ip
+
+
+@pytest.fixture
+def watch() -> Iterator[NamespaceWatch]:
+    """A watch in a namespace that has a link."""
+    with enter_network_namespace():
+        run_ip("link", "add", "eth0", "type", "veth", "peer", "name", "peer")
+        run_ip("link", "set", "eth0", "up")
+        watch = NamespaceWatch()
+        yield watch
+        watch.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("link", "add", "net1", "type", "veth"),
+        ("link", "delete", "eth0"),
+        ("addr", "add", "10.5.0.2/24", "dev", "eth0"),
+        ("-6", "addr", "add", "fd05::2/64", "dev", "eth0", "nodad"),
+        ("route", "add", "10.9.0.0/16", "dev", "eth0"),
+        ("-6", "route", "add", "fd09::/64", "dev", "eth0"),
+    ],
+)
+async def test_a_change_is_told(watch: NamespaceWatch, change: tuple[str, ...]) -> None:
+    waiting = asyncio.create_task(watch.wait_change())
+    done, _ = await asyncio.wait({waiting}, timeout=0.05)
+    assert not done
+    run_ip(*change)
+    await asyncio.wait_for(waiting, 10)
+
+
+async def test_so_many_changes_that_some_are_lost_are_told_too(watch: NamespaceWatch, tmp_path: Path) -> None:
+    rows = [f"addr add 10.{row // 200}.{row % 200}.1/32 dev eth0\n" for row in range(4000)]
+    (tmp_path / "batch").write_text("".join(rows))
+    run_ip("-batch", str(tmp_path / "batch"))
+
+    await asyncio.wait_for(watch.wait_change(), 10)
+
+
+async def test_where_nothing_changes_the_wait_ends_in_time(watch: NamespaceWatch) -> None:
+    await asyncio.wait_for(watch.wait_change(timeout=0.01), 10)
