@@ -33,6 +33,9 @@ from kata.cli.main import main
 sys.exit(main())
 """
 _CONFIGURATION = """
+[factory]
+{factory}
+
 [hypervisor.qemu]
 accelerator = "tcg"
 kernel = "{kernel}"
@@ -97,11 +100,20 @@ class Engine:
         self.launcher.write_text(_LAUNCHER.format(source=str(_TREE / "src")))
         self.launcher.chmod(0o755)
         self._image = image
+        self.templates = self.directory / "templates"
+        self._factory = "enable_template = false"
         self.configure("")
 
     def configure(self, more: str) -> None:
         """Write the configuration file; `more` is TOML that follows the table of the hypervisor."""
-        self.config.write_text(_CONFIGURATION.format(kernel=_ARTEFACTS / "vmlinux.container", image=self._image) + more)
+        kernel = _ARTEFACTS / "vmlinux.container"
+        head = _CONFIGURATION.format(factory=self._factory, kernel=kernel, image=self._image)
+        self.config.write_text(head + more)
+
+    def use_templates(self, more: str = "") -> None:
+        """Let VMs be copies of templates, which are this engine's own; without this each of them boots."""
+        self._factory = f'template_path = "{self.templates}"'
+        self.configure(more)
 
     def __enter__(self) -> Self:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

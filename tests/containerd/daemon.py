@@ -35,6 +35,9 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
   address = "{place}/c.sock"
 """
 _KATA = """
+[factory]
+enable_template = false
+
 [hypervisor.qemu]
 accelerator = "tcg"
 kernel = "{kernel}"

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import struct
+import sys
 
 from kata.errors import HostError, UsageError
 
@@ -14,7 +15,7 @@ _RNDRESEEDCRNG = 0x5207
 def reseed(data: bytes) -> None:
     """Mix the host's bytes into the kernel's generator, count each as eight bits, and make it start anew.
 
-    Raise UsageError without data, HostError.
+    Python's own generator then starts anew too, by the kernel's. Raise UsageError without data, HostError.
     """
     if not data:
         raise UsageError("the host sent no bytes to seed the guest's random number generator with")
@@ -27,3 +28,5 @@ def reseed(data: bytes) -> None:
             os.close(descriptor)
     except OSError as error:
         raise HostError(f"the guest's random number generator cannot be seeded: {error.strerror}") from error
+    if "random" in sys.modules:
+        sys.modules["random"].seed()

@@ -31,6 +31,10 @@ class Log:
     def detach(self) -> None:
         self._sink = None
 
+    def clear(self) -> None:
+        """Forget what was kept."""
+        self._kept.clear()
+
     def write(self, level: str, message: str, **facts: object) -> None:
         """Log a message with facts about it. Field names are those of upstream's agent."""
         number = LEVELS.index(level)

@@ -15,6 +15,7 @@ from kata.agent.sandbox import SHARE, Sandbox
 from kata.agent.spans import SPANS
 from kata.agent.stats import read_network, read_stats
 from kata.agent.storage import resize_ephemeral
+from kata.agent.template import list_template_services
 from kata.agent.termination import read_termination_log
 from kata.agent.uevent import Uevents
 from kata.errors import UnsupportedError, UsageError
@@ -321,6 +322,7 @@ def build_services(sandbox: Sandbox, uevents: Uevents, options: Options, finish:
         **list_forward_services(),
         **clock.list_clock_services(),
         **sandbox.storages.published.list_services(),
+        **list_template_services(sandbox),
         "grpc.Health": {
             "Check": Method(health.CheckRequest, up.check),
             "Version": Method(health.CheckRequest, up.version),

@@ -20,12 +20,13 @@ from kata.agent.storage import Storages, find_hugepages
 from kata.agent.uevent import Uevents
 from kata.errors import ExistsError, HostError, KataError, NotFoundError, StateError, UsageError
 from kata.protocol.messages import agent
-from kata.protocol.messages.oci import Hook, Spec
+from kata.protocol.messages.oci import Hook, Linux, LinuxNamespace, Mount, Process, Root, Spec
 from kata.sys import mount
 from kata.sys.tree import remove_tree
 
 BASE = "/run/kata-containers"
 SHARE = f"{BASE}/shared/containers"
+_REHEARSAL = "rehearsal"
 _RESOLV_CONF = "/etc/resolv.conf"
 _CONTAINER_TYPE = "io.katacontainers.pkg.oci.container_type"
 
@@ -74,6 +75,29 @@ class Sandbox:
             self._hooks = find_hooks(request.guest_hook_path)
         _set_name_servers(request.dns)
         self._log.write("info", "sandbox created")
+
+    async def rehearse(self) -> None:
+        """Run a container once and leave nothing of it, so that the first one finds at hand what it needs.
+
+        It sees the guest's own root and runs crun in it. Raise StateError when there is a sandbox, HostError.
+        """
+        await self.create(agent.CreateSandboxRequest(sandbox_id=_REHEARSAL))
+        try:
+            namespaces = [LinuxNamespace(Type=kind) for kind in ("ipc", "uts", "mount", "pid")]
+            spec = Spec(
+                Process=Process(Args=["/usr/bin/crun", "--version"]),
+                Root=Root(Path="/", Readonly=True),
+                Mounts=[Mount(destination="/proc", type="proc", source="proc")],
+                Linux=Linux(Namespaces=namespaces),
+            )
+            await self.create_container(agent.CreateContainerRequest(container_id=_REHEARSAL, OCI=spec))
+            await self.start_container(_REHEARSAL)
+            await self.wait_process(_REHEARSAL, "")
+        finally:
+            await self.destroy()
+            self.id = self._log.sandbox = ""
+            SPANS.clear()
+            self._log.clear()
 
     async def destroy(self) -> None:
         """Remove every container and storage. What fails is logged, and the rest is done."""

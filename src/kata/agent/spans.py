@@ -30,6 +30,10 @@ class Spans:
         finally:
             self.note(name, start, time.monotonic_ns(), failed=failed)
 
+    def clear(self) -> None:
+        """Forget what was noted."""
+        self._kept.clear()
+
     def describe(self) -> ListSpansResponse:
         """Return what is kept, and the time now, by which the host knows how far its clock is from this one."""
         return ListSpansResponse(now=time.monotonic_ns(), spans=list(self._kept))

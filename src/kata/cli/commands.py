@@ -277,6 +277,14 @@ COMMANDS = {
             "metrics:run_metrics",
         ),
         Command(
+            "factory",
+            "make, list or remove the saved VMs that new ones are copies of",
+            "init | status | destroy",
+            1,
+            1,
+            "factory:run_factory",
+        ),
+        Command(
             "gc",
             "remove what crashed sandboxes left behind",
             "",

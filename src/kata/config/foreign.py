@@ -46,7 +46,7 @@ _RATE = "of rate limits there are rx_rate_limiter_max_rate and tx_rate_limiter_m
 _NUMA = "the guest has one NUMA node"
 _HUGE = "the VM's memory is ordinary pages"
 _FIRMWARE = "QEMU starts the kernel directly"
-_TEMPLATE = "VM templates are not implemented"
+_TEMPLATE = "the table [factory] is what counts"
 _CACHE = "the VM cache is not implemented"
 _TRACE = "tracing is not implemented"
 _OTHER_VMM = "it belongs to another hypervisor than QEMU"
@@ -233,8 +233,6 @@ RUNTIME: dict[str, Foreign] = {
 """Options of `[runtime]`."""
 
 FACTORY: dict[str, Foreign] = {
-    "enable_template": _ignored("bool", _TEMPLATE),
-    "template_path": _ignored("str", _TEMPLATE, "/run/vc/vm/template"),
     "vm_cache_number": _ignored("int", _CACHE),
     "vm_cache_endpoint": _ignored("str", _CACHE, "/var/run/kata-containers/cache.sock"),
 }

@@ -12,6 +12,7 @@ from kata.config.model import (
     OTHER_DRIVERS,
     AgentConfig,
     Configuration,
+    FactoryConfig,
     HypervisorConfig,
     Remark,
     RuntimeConfig,
@@ -19,10 +20,11 @@ from kata.config.model import (
 from kata.config.place import find_config
 from kata.errors import ConfigError
 
-_MODELS: dict[str, type[HypervisorConfig | AgentConfig | RuntimeConfig]] = {
+_MODELS: dict[str, type[HypervisorConfig | AgentConfig | RuntimeConfig | FactoryConfig]] = {
     "hypervisor": HypervisorConfig,
     "agent": AgentConfig,
     "runtime": RuntimeConfig,
+    "factory": FactoryConfig,
 }
 _AGENTS = ("kata",)
 _LONGEST = 1 << 20
@@ -68,7 +70,7 @@ class _Reading:
     def lay_over(self, path: str) -> None:
         self._texts[path], document = _read_toml(path)
         for first, content in document.items():
-            if first not in (*_MODELS, "factory"):
+            if first not in _MODELS:
                 self._refuse_table(path, first, is_table=isinstance(content, dict))
             if not isinstance(content, dict):
                 self._fail(path, first, "", "is a key, where a table is needed")
@@ -139,6 +141,7 @@ class _Reading:
             HypervisorConfig(**self._values.get(place, {})),
             AgentConfig(**self._values.get("agent", {})),
             RuntimeConfig(**self._values.get("runtime", {})),
+            FactoryConfig(**self._values.get("factory", {})),
             source=source,
             driver=driver,
         )

@@ -141,6 +141,16 @@ class RuntimeConfig(NamedTuple):
     """
 
 
+class FactoryConfig(NamedTuple):
+    """Saved VMs that new ones are copies of."""
+
+    enable_template: bool = True
+    """Start a VM as a copy of one that was saved when its agent was up, where there is one of this size and kind. The
+    first VM of a kind boots, and one to be copied is made in the background. Upstream's default is `false`."""
+    template_path: Annotated[str, Path()] = "/run/vc/vm/template"
+    """Directory of the saved VMs, 8 of them and 1 GiB at most. On a tmpfs they take the host's memory."""
+
+
 class Remark(NamedTuple):
     """What the configuration says and does not get: `place` is file and line, `key` has its table before it."""
 
@@ -161,6 +171,7 @@ class Configuration(NamedTuple):
     hypervisor: HypervisorConfig = HypervisorConfig()
     agent: AgentConfig = AgentConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    factory: FactoryConfig = FactoryConfig()
     source: str = ""
     remarks: tuple[Remark, ...] = ()
     driver: str = DEFAULT_DRIVER

@@ -54,6 +54,10 @@ class Timeline:
             if len(self.phases) > _MOST:
                 del self.phases[_FIRST]
 
+    def remark(self, text: str) -> None:
+        """Note a moment that took no time."""
+        self.phases.append(Phase(text, (time.monotonic() - self.zero) * 1e3, 0.0))
+
     def describe(self, others: Iterable[Phase] = ()) -> str:
         """Return the phases, and `others` after them, as JSON that `parse_phases` reads."""
         rows: list[dict[str, Any]] = []

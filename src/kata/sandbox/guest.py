@@ -9,7 +9,7 @@ from typing import TypeVar
 from kata.errors import Code, GuestError
 from kata.observe.durations import Durations
 from kata.protocol.messages import agent as wire
-from kata.protocol.messages import clock, csi, forward, health, inspect, types, volumes
+from kata.protocol.messages import clock, csi, forward, health, inspect, template, types, volumes
 from kata.protocol.messages.types import Empty
 from kata.protocol.protobuf import Buffer, Message
 from kata.transport.ttrpc import Client
@@ -20,6 +20,7 @@ _STATS_TIMEOUT = 10.0
 """Seconds: whoever collects statistics asks one container after the other, and a guest that hangs holds up them all."""
 
 _CLOCK_TIMEOUT = 5.0
+_PREPARE_TIMEOUT = 120.0
 _MAX_STATUS = 255
 Reply = TypeVar("Reply", bound=Message)
 
@@ -166,6 +167,15 @@ class Guest:
         """Let the guest's clock jump to a time since the epoch."""
         seconds, rest = divmod(nanoseconds, 1_000_000_000)
         await self._call("SetGuestDateTime", wire.SetGuestDateTimeRequest(Sec=seconds, Usec=rest // 1000), Empty)
+
+    async def prepare_template(self) -> None:
+        """Let the guest get ready to be saved for copies. Only this project's agent can; another says UNIMPLEMENTED."""
+        await self.client.call(template.SERVICE, "Prepare", Empty(), Empty, timeout=_PREPARE_TIMEOUT)
+
+    async def wake(self, entropy: bytes, slots: list[int]) -> None:
+        """Let a copy of a template become itself, and find what is in these slots of the root bus."""
+        request = template.Waking(entropy=entropy, nanoseconds=time.time_ns(), slots=slots)
+        await self.client.call(template.SERVICE, "Wake", request, Empty, timeout=REQUEST_TIMEOUT)
 
     async def connect_port(self, port: int, *, ipv6: bool) -> int:
         """Connect to a server on the guest's loopback and return the connection's number.

@@ -1,12 +1,13 @@
 """The VM of a sandbox with all that belongs to it on the host: share, virtiofsd, VMM, the line to the agent."""
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from typing import NamedTuple
 
 from kata.config.artifacts import Artifacts, find_artifacts
-from kata.config.model import AgentConfig, Configuration
+from kata.config.model import AgentConfig, Configuration, HypervisorConfig
 from kata.errors import DeadlineError, GuestError, KataError, StartError
 from kata.hypervisor.channel import AGENT_PORT, DEBUG_CONSOLE_PORT, LOG_PORT, choose_guest_channel
 from kata.hypervisor.driver import Capabilities, Channel, Hypervisor, Vm, open_hypervisor
@@ -17,7 +18,9 @@ from kata.resources.size import VmSize
 from kata.sandbox.guest import Guest
 from kata.sandbox.ledger import Kind, record_process, record_resource
 from kata.sandbox.line import Line, copy_agent_log, open_line
+from kata.sandbox.recipe import Recipe, start_maker
 from kata.sandbox.store import SHARE_BASE
+from kata.sandbox.template import drop_template, find_failure, find_template, make_key
 from kata.storage.share import Share
 from kata.storage.virtiofsd import Virtiofsd, find_virtiofsd, start_virtiofsd
 from kata.sys.process import read_cpu_wait
@@ -26,6 +29,10 @@ SHARE_TAG = "kataShared"
 _VMM_TIMEOUT = 30.0
 _STOP_TIMEOUT = 2.0
 _LEAST_WAIT = 0.5
+_TEMPLATE_PORTS = 3
+_ENTROPY = 512
+"""Bytes for the guest's random number generator, as many as upstream's runtime sends."""
+
 _LAST_WORDS_TIMEOUT = 1.0
 """Seconds that a VMM whose connections broke is given to be dead: why it ended says more than a closed socket."""
 
@@ -93,11 +100,24 @@ class Site(NamedTuple):
 async def start_vm(site: Site, size: VmSize, cards: Sequence[NetDevice] = (), ports: int = 0) -> SandboxVm:
     """Start a VM with these network cards, and ports for as many devices to come, and wait for its agent.
 
-    Raise StartError that names the phase and quotes the end of the console; nothing is left then.
+    It is a copy of a template where there is one, and boots otherwise; the timeline says why. Raise StartError that
+    names the phase and quotes the end of the console; nothing is left then.
     """
     read_console: list[Callable[[], str]] = []
     try:
-        return await _start(site, size, cards, ports, read_console)
+        with ExitStack() as background:
+            with site.timeline.measure("probe host"):
+                host = probe_host(site)
+                saved = _find_saved(site, size, host, 1 + len(cards) + ports, background)
+            if saved:
+                try:
+                    return await _start(site, size, host, cards, ports, saved, read_console)
+                except KataError as error:
+                    site.log.write("error", "a VM could not be a copy of its template, which goes", error=str(error))
+                    site.timeline.remark(f"boots: its template failed: {error}")
+                    drop_template(saved)
+                    read_console.clear()
+            return await _start(site, size, host, cards, ports, "", read_console)
     except StartError:
         raise
     except KataError as error:
@@ -105,13 +125,86 @@ async def start_vm(site: Site, size: VmSize, cards: Sequence[NetDevice] = (), po
         raise StartError(site.timeline.current, error.message, console=console, hint=error.hint) from error
 
 
+def _find_saved(site: Site, size: VmSize, host: Host, devices: int, background: ExitStack) -> str:
+    """Return the directory of the template for a VM that is to have so many devices in ports, "" where it has to boot.
+
+    A template that is missing is made when `background` is closed.
+    """
+    obstacle = find_obstacle(site.config, size, host)
+    ports = count_template_ports(site.config.hypervisor)
+    if not obstacle and devices > ports:
+        obstacle = f"it needs {devices} hot-plug ports, and a template has {ports}"
+    saved = ""
+    if not obstacle:
+        try:
+            saved, obstacle = _look_for_template(site, size, host, background)
+        except (KataError, OSError) as error:
+            site.log.write("warning", "there are no templates", error=str(error))
+            obstacle = str(error)
+    if obstacle:
+        site.timeline.remark(f"boots: {obstacle}")
+    return saved
+
+
+def _look_for_template(site: Site, size: VmSize, host: Host, background: ExitStack) -> tuple[str, str]:
+    place = site.config.factory.template_path
+    line = open_line_of(site, host)
+    try:
+        key = make_key(*host.hypervisor.identify(describe_template(site, size, host, line)))
+    finally:
+        line.close()
+    saved = find_template(place, key)
+    if saved is not None:
+        return saved, ""
+    failure = find_failure(place, key)
+    if failure:
+        return "", f"its template could not be made: {failure}"
+    background.callback(os.close, start_maker(Recipe(site.state, site.config, size)))
+    return "", "there is no template for it yet"
+
+
+def open_line_of(site: Site, host: Host) -> Line:
+    """Prepare the way to a guest. Raise HostError when the host's end cannot be opened."""
+    return open_line(host.channel, site.directory, host.hypervisor.find_hybrid_socket(site.directory, site.id))
+
+
+def find_obstacle(config: Configuration, size: VmSize, host: Host) -> str:
+    """Return why VMs of this configuration and size cannot be copies of a template, or an empty string."""
+    if not config.factory.enable_template:
+        return "enable_template is off"
+    if not host.capabilities.template:
+        return f"{host.hypervisor.name} has no templates"
+    if config.hypervisor.enable_hugepages:
+        return "its memory is of huge pages"
+    if size.most_memory_mib or size.most_vcpus:
+        return "it is to grow and shrink with its containers"
+    if host.channel == "vsock":
+        return "the guest channel is vsock"
+    return ""
+
+
+def count_template_ports(config: HypervisorConfig) -> int:
+    """Return the hot-plug ports of a template: for the share, two network cards, and what the configuration adds."""
+    return _TEMPLATE_PORTS + config.pcie_root_port
+
+
+def describe_template(site: Site, size: VmSize, host: Host, line: Line) -> VmSpec:
+    """Describe the VM that is saved as a template: all of it that VMs of this configuration and size have in common."""
+    ports = count_template_ports(site.config.hypervisor)
+    return _describe_vm(site, size, host, line, ())._replace(hotplug_ports=ports, savable=True)
+
+
 async def _start(
-    site: Site, size: VmSize, cards: Sequence[NetDevice], ports: int, read_console: list[Callable[[], str]]
+    site: Site,
+    size: VmSize,
+    host: Host,
+    cards: Sequence[NetDevice],
+    ports: int,
+    saved: str,
+    read_console: list[Callable[[], str]],
 ) -> SandboxVm:
     timeline = site.timeline
     async with AsyncExitStack() as owned:
-        with timeline.measure("probe host"):
-            host = _probe_host(site)
         with timeline.measure("share"):
             record_resource(site.directory, Kind.TREE, f"{SHARE_BASE}/{site.id}")
             share = Share(SHARE_BASE, site.id)
@@ -119,24 +212,38 @@ async def _start(
             owned.callback(share.release)
             virtiofsd = _start_virtiofsd(site, share, connect=not host.capabilities.connects_shares)
             owned.push_async_callback(virtiofsd.stop)
-        line = open_line(host.channel, site.directory, host.hypervisor.find_hybrid_socket(site.directory, site.id))
+        line = open_line_of(site, host)
         owned.callback(line.close)
         with timeline.measure("vmm"):
-            spec = _describe_vm(site, size, host, virtiofsd, line, cards)._replace(hotplug_ports=ports)
+            queue = site.config.hypervisor.virtio_fs_queue_size
+            shared = SharedFs(SHARE_TAG, _find_descriptor(virtiofsd), queue, virtiofsd.path)
+            if saved:
+                spec = describe_template(site, size, host, line)._replace(savable=False, saved=saved)
+            else:
+                spec = _describe_vm(site, size, host, line, (shared, *cards))._replace(hotplug_ports=ports)
             machine = await host.hypervisor.start(spec, timeout=_VMM_TIMEOUT)
             owned.push_async_callback(machine.stop, timeout=_STOP_TIMEOUT)
             record_process(site.directory, machine.pid)
-            virtiofsd.hand_over()
+        slots = []
+        if saved:
+            with timeline.measure("plug in"):
+                slots.append(await machine.plug_share(shared))
+                slots += [await machine.plug_net(card) for card in cards]
+        virtiofsd.hand_over()
         read_console.append(machine.read_console)
-        with timeline.measure("guest boot"):
+        with timeline.measure("guest restore" if saved else "guest boot"):
             guest = await _reach_agent(site, machine, virtiofsd, line)
             owned.callback(guest.client.close)
+        if saved:
+            with timeline.measure("guest wake"):
+                await guest.wake(os.urandom(_ENTROPY), [int(slot.path[:2], 16) for slot in slots])
         logger = asyncio.create_task(copy_agent_log(line, f"{site.directory}/agent.log"))
         owned.callback(logger.cancel)
         return SandboxVm(guest, share, machine, virtiofsd, owned.pop_all(), line.agent_url)
 
 
-def _probe_host(site: Site) -> Host:
+def probe_host(site: Site) -> Host:
+    """Find what VMs are started with. Raise KataError for what is missing."""
     config = site.config.hypervisor
     hypervisor = open_hypervisor(site.config.driver, config, site.state)
     if hypervisor.warning:
@@ -155,16 +262,10 @@ def _start_virtiofsd(site: Site, share: Share, *, connect: bool) -> Virtiofsd:
     return virtiofsd
 
 
-def _describe_vm(
-    site: Site, size: VmSize, host: Host, virtiofsd: Virtiofsd, line: Line, cards: Sequence[NetDevice]
-) -> VmSpec:
+def _describe_vm(site: Site, size: VmSize, host: Host, line: Line, own: Sequence[Device]) -> VmSpec:
+    """Describe a VM, with what its sandbox has for its `own`."""
     config = site.config.hypervisor
-    devices: list[Device] = [
-        SharedFs(SHARE_TAG, _find_descriptor(virtiofsd), config.virtio_fs_queue_size, virtiofsd.path),
-        Rng(),
-        *line.devices,
-        *cards,
-    ]
+    devices: list[Device] = [Rng(), *line.devices, *own]
     if config.reclaim_guest_freed_memory:
         devices.append(Balloon())
     return VmSpec(

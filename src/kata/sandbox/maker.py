@@ -1,0 +1,124 @@
+"""The maker of templates: boots a VM, lets its agent get ready, and saves it. A process of its own, or a command."""
+
+import asyncio
+import os
+import sys
+from contextlib import AsyncExitStack
+
+from kata.errors import Code, GuestError, KataError, UnsupportedError
+from kata.hypervisor.channel import AGENT_PORT
+from kata.observe.log import Log
+from kata.observe.timeline import Timeline
+from kata.resources.cgroup import join_cgroup
+from kata.sandbox.guest import Guest
+from kata.sandbox.recipe import Recipe, read_recipe
+from kata.sandbox.template import (
+    Template,
+    begin_template,
+    describe_file,
+    discard_unfinished,
+    find_template,
+    finish_template,
+    list_templates,
+    lock_place,
+    make_key,
+    note_failure,
+)
+from kata.sandbox.vm import Host, Site, describe_template, find_obstacle, open_line_of, probe_host
+from kata.sys import linux
+from kata.sys.namespace import enter_private_mount_namespace
+
+_START_TIMEOUT = 30.0
+_SAVE_TIMEOUT = 60.0
+_STOP_TIMEOUT = 2.0
+_FAREWELL = 0.5
+_PATIENCE = 4.0
+"""How much longer the guest of a nice process may take than another."""
+
+
+def main() -> int:
+    """Make the template of the recipe that standard input is, once that is at its end. Return the exit code."""
+    join_cgroup("/", os.getpid())
+    # Nothing of the pod's, which may end before this does.
+    linux.unshare(linux.CLONE_NEWNET)
+    enter_private_mount_namespace()
+    try:
+        make_template(read_recipe(sys.stdin.read()))
+    except KataError as error:
+        print(f"no template was made: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def make_template(recipe: Recipe, *, wait: bool = False) -> Template | None:
+    """Make a template unless it is there already; return it.
+
+    None means that somebody else makes one at the same place, and nobody was to `wait` for him. Raise KataError, and
+    leave word of it.
+    """
+    place = recipe.config.factory.template_path
+    with lock_place(place, wait=wait) as is_ours:
+        if not is_ours:
+            return None
+        timeline = Timeline(f"{place}/timeline.json")
+        site = Site("template", place, recipe.root, recipe.config, timeline, Log("template", "maker"))
+        host = probe_host(site)
+        line = open_line_of(site, host)
+        try:
+            identity, files = host.hypervisor.identify(describe_template(site, recipe.size, host, line))
+        finally:
+            line.close()
+        key = make_key(identity, files)
+        if find_template(place, key) is None:
+            try:
+                making = site._replace(id=f"template-{key}", directory=begin_template(place, key))
+                _make(making, recipe, host, key, files)
+            except (KataError, OSError) as error:
+                discard_unfinished(place)  # before a word is left of it: the disk may be full
+                note_failure(place, key, str(error))
+                raise
+        return next((template for template in list_templates(place) if template.key == key), None)
+
+
+def _make(site: Site, recipe: Recipe, host: Host, key: str, files: tuple[str, ...]) -> None:
+    obstacle = find_obstacle(site.config, recipe.size, host)
+    if obstacle:
+        raise UnsupportedError(f"no template can be made: {obstacle}")
+    described = tuple(describe_file(path) for path in files)
+    asyncio.run(_save(site, recipe, host))
+    # Else it would be told by its name to be made of what is there now.
+    if described != tuple(describe_file(path) for path in files):
+        raise GuestError("no template was made: a file that it is made of changed meanwhile")
+    size, kernel = recipe.size, host.artifacts.kernel
+    summary = f"{size.vcpus} vCPUs, {size.memory_mib} MiB, {os.path.basename(kernel)}"
+    _remove_logs(site.directory)
+    finish_template(site.config.factory.template_path, key, summary, described)
+
+
+async def _save(site: Site, recipe: Recipe, host: Host) -> None:
+    async with AsyncExitStack() as owned:
+        line = open_line_of(site, host)
+        owned.callback(line.close)
+        spec = describe_template(site, recipe.size, host, line)
+        machine = await host.hypervisor.start(spec, timeout=_START_TIMEOUT)
+        owned.push_async_callback(machine.stop, timeout=_STOP_TIMEOUT)
+        timeout = _PATIENCE * site.config.agent.dial_timeout
+        guest = Guest(await line.connect(AGENT_PORT, timeout=timeout))
+        try:
+            await guest.check(timeout=timeout)
+            await guest.prepare_template()
+        except GuestError as error:
+            if error.status == Code.UNIMPLEMENTED:
+                raise UnsupportedError("the guest's agent cannot be a template") from error
+            raise
+        finally:
+            guest.client.close()
+        # The agent is to see that nobody is there any more. Should it be late, its copies see it in its place.
+        await asyncio.sleep(_FAREWELL)
+        await machine.save(site.directory, timeout=_SAVE_TIMEOUT)
+
+
+def _remove_logs(directory: str) -> None:
+    for name in os.listdir(directory):
+        if name.endswith((".log", ".log.1")):
+            os.unlink(f"{directory}/{name}")

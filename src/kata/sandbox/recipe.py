@@ -1,0 +1,71 @@
+"""What a template is made of, and the start of the process that makes it."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+from kata.config.model import AgentConfig, Configuration, FactoryConfig, HypervisorConfig, RuntimeConfig
+from kata.resources.size import VmSize
+
+_PROGRAM = "import sys; sys.path.insert(0, {!r}); from kata.sandbox.maker import main; sys.exit(main())"
+_LOG = "maker.log"
+
+
+class Recipe(NamedTuple):
+    """All that the maker of a template has to be told. `root` is the runtime's state directory."""
+
+    root: str
+    config: Configuration
+    size: VmSize
+
+
+def write_recipe(recipe: Recipe) -> str:
+    """Return it as JSON."""
+    config = recipe.config
+    tables = {name: getattr(config, name)._asdict() for name in _TABLES}
+    return json.dumps({"root": recipe.root, "driver": config.driver, "config": tables, "size": recipe.size._asdict()})
+
+
+def read_recipe(text: str) -> Recipe:
+    """Return what `write_recipe` wrote."""
+    document = json.loads(text)
+    tables = {name: of(**_make_tuples(document["config"][name])) for name, of in _TABLES.items()}
+    return Recipe(document["root"], Configuration(**tables, driver=document["driver"]), VmSize(**document["size"]))
+
+
+_TABLES: dict[str, Any] = {
+    "hypervisor": HypervisorConfig,
+    "agent": AgentConfig,
+    "runtime": RuntimeConfig,
+    "factory": FactoryConfig,
+}
+
+
+def _make_tuples(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+
+
+def start_maker(recipe: Recipe) -> int:
+    """Start a process of its own that makes a template, and return a descriptor: it begins when that is closed.
+
+    It is as nice as can be, and no part of the pod that happened to be the first. Raise OSError.
+    """
+    place = recipe.config.factory.template_path
+    os.makedirs(place, mode=0o700, exist_ok=True)
+    log = os.open(f"{place}/{_LOG}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    theirs, ours = os.pipe2(os.O_CLOEXEC)
+    try:
+        os.write(ours, write_recipe(recipe).encode())
+        package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        python = [sys.executable or "/usr/bin/python3", "-IS", "-c", _PROGRAM.format(package)]
+        command = ["nice", "-n", "19", *python]
+        subprocess.Popen(command, stdin=theirs, stdout=log, stderr=log, cwd="/", start_new_session=True)
+    except BaseException:
+        os.close(ours)
+        raise
+    finally:
+        os.close(theirs)
+        os.close(log)
+    return ours
