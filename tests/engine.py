@@ -24,7 +24,7 @@ import leaks
 from kata.protocol.oci.default import make_spec
 
 _TREE = Path(__file__).parents[1]
-_ARTEFACTS = Path(os.environ.get("KATA_ARTEFACTS", "/usr/local/share/kata-containers"))
+ARTEFACTS = Path(os.environ.get("KATAARTEFACTS", "/usr/local/share/kata-containers"))
 _BUSYBOX = Path("/bin/busybox")
 _LAUNCHER = """#!/usr/bin/python3 -IS
 import sys
@@ -71,7 +71,7 @@ class Result:
 def require_host() -> None:
     """Skip, loudly, where no VM of this product can be made."""
     missing = [tool for tool in ("qemu-system-x86_64", "mkfs.erofs") if shutil.which(tool) is None]
-    missing += [str(path) for path in (_ARTEFACTS / "vmlinux.container", _BUSYBOX) if not path.exists()]
+    missing += [str(path) for path in (ARTEFACTS / "vmlinux.container", _BUSYBOX) if not path.exists()]
     if os.geteuid() != 0:
         missing.append("root")
     if missing:
@@ -106,7 +106,7 @@ class Engine:
 
     def configure(self, more: str) -> None:
         """Write the configuration file; `more` is TOML that follows the table of the hypervisor."""
-        kernel = _ARTEFACTS / "vmlinux.container"
+        kernel = ARTEFACTS / "vmlinux.container"
         head = _CONFIGURATION.format(factory=self._factory, kernel=kernel, image=self._image)
         self.config.write_text(head + more)
 

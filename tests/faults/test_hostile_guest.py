@@ -18,8 +18,8 @@ from kata.protocol.messages import agent, inspect
 from kata.protocol.ttrpc.engine import Call, ServerEngine
 from kata.protocol.ttrpc.frame import MAX_PAYLOAD
 from kata.sandbox.attach import Attachment
-from kata.sandbox.guest import Guest
-from kata.sandbox.process import LOST_STATUS, GuestProcess
+from kata.sandbox.guest import LOST_STATUS, Guest
+from kata.sandbox.process import GuestProcess
 from kata.sandbox.procview import format_stat, format_status
 from kata.sandbox.stats import describe_stats
 from kata.sandbox.stdio import Stdio

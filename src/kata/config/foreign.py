@@ -207,7 +207,6 @@ AGENT: dict[str, Foreign] = {
 RUNTIME: dict[str, Foreign] = {
     "name": _vital("str", "the only kind of runtime is virt_container", "virt_container"),
     "agent_name": _vital("str", "the agent is kata", "kata"),
-    "sandbox_cgroup_only": _exactly("bool", "all processes of a pod are in its cgroup", True),
     "disable_new_netns": _vital("bool", "QEMU always runs in the pod's network namespace"),
     "sandbox_bind_mounts": _ignored("list", "host directories are shared by a container's mounts only"),
     "shared_mounts": _ignored("list", "containers share no mounts but volumes"),

@@ -135,6 +135,9 @@ class RuntimeConfig(NamedTuple):
     static_sandbox_resource_mgmt: bool = True
     """Make the VM as big as its pod may become, once. `false`: plug processors and memory in as containers come and
     limits are raised, up to `default_maxvcpus` and `default_maxmemory`, and take them out again."""
+    sandbox_cgroup_only: bool = True
+    """Put all that runs on the host for a pod into the pod's cgroup. `false`: only its vCPUs (the whole of QEMU with
+    version 2 of cgroups), and the rest into `/kata_overhead/SANDBOX`, which no limit of the pod holds."""
     internetworking_model: Annotated[str, Choice(("tcfilter", "macvtap", "none"))] = "tcfilter"
     """How the links of a pod's namespace reach the VM: by traffic control, by a macvtap on each link, or not at all
     (`none`: the VM's cards are on taps, `tap0_kata` and so on in the order of the links, which somebody else connects).

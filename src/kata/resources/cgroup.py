@@ -4,16 +4,22 @@ The VM's processes are put at the OCI cgroups path, in every hierarchy of cgroup
 guest's to enforce; here they would hit the VMM.
 """
 
-import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from kata.errors import HostError
 
 _BASE = "/sys/fs/cgroup"
 _REMOVE_TIMEOUT = 5.0
 _RACES = 10
+
+OVERHEAD = "/kata_overhead"
+"""Upstream's name of the cgroup in which the sandboxes' other processes are, where they are not in the pods'."""
+
+_BY_THREAD = ("cpu.shares", "cpuacct.usage", "cpuset.cpus")
+"""Files of the controllers of version 1 that take single threads of a process to good purpose."""
 
 _OWNER_MARK = "trusted.kata"
 """The extended attribute of a cgroup that this runtime made: whoever leaves it last may remove it."""
@@ -79,9 +85,9 @@ def _make_below(hierarchy: str, path: str, before: Callable[[str], None]) -> Non
         directory = f"{directory}/{part}"
         if not os.path.exists(directory):
             before(directory)
-            with contextlib.suppress(FileExistsError):  # the engine, or the pod's next container, was faster
+            with suppress(FileExistsError):  # the engine, or the pod's next container, was faster
                 os.mkdir(directory)
-                with contextlib.suppress(OSError):  # without the mark it stays for whoever made it in the ledger
+                with suppress(OSError):  # without the mark it stays for whoever made it in the ledger
                     os.setxattr(directory, _OWNER_MARK, b"1")
             _copy_cpuset(directory)
 
@@ -103,12 +109,32 @@ def join_cgroup(path: str, pid: int, hierarchies: Sequence[str] | None = None) -
         directory = f"{hierarchy}/{translate_path(path)}"
         try:
             with (
-                contextlib.suppress(FileNotFoundError, ProcessLookupError),
+                suppress(FileNotFoundError, ProcessLookupError),
                 open(f"{directory}/cgroup.procs", "w") as file,
             ):
                 file.write(str(pid))
         except OSError as error:
             raise HostError(f"process {pid} cannot enter the cgroup {directory}: {error.strerror}") from error
+
+
+def join_vcpus(path: str, pid: int, threads: Iterable[int], hierarchies: Sequence[str] | None = None) -> None:
+    """Move the vCPUs of a VMM into the cgroup: their threads by processor time and cpuset, with version 1 of cgroups.
+
+    Version 2 accounts memory by process and keeps the threads of one together: there the whole VMM moves. Raise
+    HostError.
+    """
+    for hierarchy in list_hierarchies() if hierarchies is None else hierarchies:
+        directory = f"{hierarchy}/{translate_path(path)}"
+        if os.path.exists(f"{directory}/cgroup.controllers"):
+            join_cgroup(path, pid, [hierarchy])
+        elif any(os.path.exists(f"{directory}/{name}") for name in _BY_THREAD):
+            for thread in threads:
+                try:
+                    with suppress(ProcessLookupError), open(f"{directory}/tasks", "w") as file:
+                        file.write(str(thread))
+                except OSError as error:
+                    reason = f"cannot enter the cgroup {directory}: {error.strerror}"
+                    raise HostError(f"vCPU thread {thread} {reason}") from error
 
 
 def leave_cgroup(path: str, pid: int) -> None:
@@ -117,7 +143,7 @@ def leave_cgroup(path: str, pid: int) -> None:
     A pid that is somebody else's by now is not touched.
     """
     for hierarchy in list_hierarchies():
-        with contextlib.suppress(OSError):  # it ends just now, or the hierarchy has no such cgroup
+        with suppress(OSError):  # it ends just now, or the hierarchy has no such cgroup
             with open(f"{hierarchy}/{translate_path(path)}/cgroup.procs") as members:
                 if str(pid) not in members.read().split():
                     continue
@@ -159,7 +185,7 @@ def remove_cgroup(directory: str) -> None:
             time.sleep(0.01)
         else:
             break
-    with contextlib.suppress(OSError):  # the first that is gone, not this runtime's, or in use
+    with suppress(OSError):  # the first that is gone, not this runtime's, or in use
         while os.getxattr(directory := os.path.dirname(directory), _OWNER_MARK):
             os.rmdir(directory)
 

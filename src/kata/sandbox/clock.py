@@ -39,12 +39,12 @@ class GuestClock:
 
         Raise GuestError, DeadlineError.
         """
-        ahead, uncertainty = min([await self._compare() for _ in range(readings)], key=lambda reading: reading[1])
+        ahead, uncertainty = min([await self.compare() for _ in range(readings)], key=lambda reading: reading[1])
         if abs(ahead) > uncertainty:
             await self._guest.correct_clock(-ahead)
         return ahead
 
-    async def _compare(self) -> tuple[int, int]:
+    async def compare(self) -> tuple[int, int]:
         """Return by how many nanoseconds the guest is ahead, and by how many that may be wrong."""
         before = time.time_ns()
         reading = await self._guest.read_clock()

@@ -3,6 +3,7 @@
 What comes back is untrusted: frames are bounded by ttrpc, and no answer names a path or a length that the host obeys.
 """
 
+import asyncio
 import time
 from typing import TypeVar
 
@@ -22,6 +23,9 @@ _STATS_TIMEOUT = 10.0
 _CLOCK_TIMEOUT = 5.0
 _PREPARE_TIMEOUT = 120.0
 _MAX_STATUS = 255
+LOST_STATUS = 255
+"""Exit code of a process whose end nobody saw, as runc's callers know it."""
+
 Reply = TypeVar("Reply", bound=Message)
 
 
@@ -31,6 +35,8 @@ class Guest:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.durations = Durations()
+        self.verdict: asyncio.Future[int] | None = None
+        """Where somebody finds out why a guest was lost, the exit code that its processes end with."""
 
     async def _call(
         self, method: str, request: Message, reply: type[Reply], *, timeout: float | None = REQUEST_TIMEOUT
@@ -42,6 +48,12 @@ class Guest:
             return await self.client.call(SERVICE, method, request, reply, timeout=timeout)
         finally:
             self.durations.note(f"grpc.{type(request).__name__}", time.monotonic() - start)
+
+    async def find_lost_status(self) -> int:
+        """Return the exit code of a process whose end the guest did not tell."""
+        if self.verdict is None or not self.client.lost.is_set():
+            return LOST_STATUS
+        return await asyncio.shield(self.verdict)
 
     async def check(self, *, timeout: float) -> None:
         """Wait until the agent serves."""

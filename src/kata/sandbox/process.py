@@ -7,11 +7,8 @@ from functools import partial
 
 from kata.errors import KataError
 from kata.sandbox.attach import Attached
-from kata.sandbox.guest import Guest
+from kata.sandbox.guest import LOST_STATUS, Guest
 from kata.sandbox.stdio import Endpoint, Pump
-
-LOST_STATUS = 255
-"""Exit code of a process whose end nobody saw, as runc's callers know it."""
 
 _QUIET_AFTER_EXIT = 1.0
 """Seconds of silence after which a stream that outlives its process is given up; a guest on TCG needs some."""
@@ -57,7 +54,7 @@ class GuestProcess:
         try:
             status = await self.guest.wait_process(self.container, self.exec_id)
         except KataError:
-            status = LOST_STATUS
+            status = await self.guest.find_lost_status()
         self.exited_at = time.time_ns()
         for pump, task in outputs:
             await _drain(pump, task)

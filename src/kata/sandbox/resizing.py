@@ -19,12 +19,11 @@ _TIMEOUT = 30.0
 
 
 class Resizing:
-    """Keeps one VM as big as its containers need. `size` is what it began with, and how far it can grow."""
+    """Keeps one VM as big as its containers need, between what it began with and how far it can grow."""
 
     def __init__(
         self,
         vm: SandboxVm,
-        size: VmSize,
         config: HypervisorConfig,
         host: HostSize,
         containers: Mapping[str, Container],
@@ -32,8 +31,7 @@ class Resizing:
     ) -> None:
         """`containers` are those of the sandbox, at any time."""
         self._vm = vm
-        self._size = size
-        self._now = size
+        self._size = self._now = vm.size
         self._config = config
         self._host = host
         self._containers = containers

@@ -17,8 +17,9 @@ from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.protocol.messages import agent as wire
 from kata.protocol.oci.pod import Role, find_role
-from kata.resources.cgroup import create_cgroup, drop_cgroup, join_cgroup, leave_cgroup
+from kata.resources.cgroup import OVERHEAD, create_cgroup, drop_cgroup, join_cgroup, join_vcpus, leave_cgroup
 from kata.resources.host import measure_host
+from kata.resources.oom import set_oom_score
 from kata.resources.pinning import parse_cpus, pin_threads
 from kata.resources.size import check_memory_limit, find_resources, leave_room, size_vm
 from kata.sandbox import store
@@ -26,6 +27,7 @@ from kata.sandbox.attach import Attachments
 from kata.sandbox.clock import GuestClock
 from kata.sandbox.container import Bundle, Container, name_moment, read_bundle
 from kata.sandbox.disk import Disks, find_disks
+from kata.sandbox.guest import LOST_STATUS
 from kata.sandbox.hostfiles import HostFiles
 from kata.sandbox.kubelet import list_published
 from kata.sandbox.ledger import Kind, forget_gone_cgroups, record_resource, release_resources
@@ -33,7 +35,6 @@ from kata.sandbox.management import Management
 from kata.sandbox.network import PodNamespace, SandboxNetwork, read_name_servers
 from kata.sandbox.places import GUEST_SHARE, GUEST_SHM, PUBLISHED
 from kata.sandbox.portforward import PortForward
-from kata.sandbox.process import LOST_STATUS
 from kata.sandbox.publisher import Publisher
 from kata.sandbox.states import SandboxState, Status, move_sandbox
 from kata.sandbox.translation import add_pod_mounts
@@ -104,7 +105,7 @@ class Sandbox:
         self._reserved: set[str] = set()
         self._forwarding: PortForward | None = None
         self._publisher: Publisher | None = None
-        self._cgroup = ""
+        self._cgroup = self._daemon_cgroup = self._vcpu_cgroup = ""
         self._stopped: asyncio.Task[None] | None = None
         self._creations: dict[str, asyncio.Task[None]] = {}
         self._deletions: dict[str, asyncio.Task[None]] = {}
@@ -145,9 +146,16 @@ class Sandbox:
         if not self._config.runtime.static_sandbox_resource_mgmt:
             size = leave_room(size, self._config.hypervisor, host)
         with self.timeline.measure("host cgroup"):
-            self._cgroup = _find_cgroup(first.spec)
-            self._enter_cgroup(first.spec, os.getpid())
-        site = Site(self.id, self.directory, self._root, self._config, self.timeline, self._log)
+            self._cgroup = self._daemon_cgroup = _find_cgroup(first.spec)
+            is_split = bool(self._cgroup) and not self._config.runtime.sandbox_cgroup_only
+            if is_split:
+                self._create_cgroup(self._cgroup)
+                self._daemon_cgroup = f"{OVERHEAD}/{self.id}"
+            self._enter_cgroup(self._daemon_cgroup, os.getpid())
+            self._vcpu_cgroup = self._cgroup if is_split else ""
+        site = Site(
+            self.id, self.directory, self._root, self._config, self.timeline, self._log, vcpu_cgroup=self._vcpu_cgroup
+        )
         cards: list[NetDevice] = []
         if namespace is not None:
             with self.timeline.measure("network"):
@@ -160,10 +168,10 @@ class Sandbox:
         is_room = ports + len(cards) <= _MOST_PORTS
         vm = await start_vm(site, size, [card._replace(in_port=is_room) for card in cards], ports)
         self._vm = vm
-        if size.most_vcpus:
+        if vm.size.most_vcpus:
             from kata.sandbox.resizing import Resizing  # noqa: PLC0415 - most VMs keep their size
 
-            self._resizing = Resizing(vm, size, self._config.hypervisor, host, self.containers, self._log)
+            self._resizing = Resizing(vm, self._config.hypervisor, host, self.containers, self._log)
         self.network.close_taps()
         clock = GuestClock(vm.guest)
         with self.timeline.measure("guest clock"):
@@ -212,28 +220,41 @@ class Sandbox:
         )
 
     async def _watch_vm(self, vm: SandboxVm) -> None:
-        """End every process when the VM ends before it was told to."""
+        """End every process when the VM ends before it was told to.
+
+        Where the host killed it for want of memory, that is what happened to the containers.
+        """
+        verdict = vm.guest.verdict = asyncio.get_running_loop().create_future()
+        status = LOST_STATUS
         try:
             reason = await vm.wait_end()
             self._log.write("error", f"the VM ended: {reason}", console=vm.machine.read_console())
+            if vm.oom.explain():
+                status = 128 + signal.SIGKILL
+                self._tell_of_oom([one for one in self.containers.values() if one.status != Status.STOPPED])
         except KataError as error:
             self._log.write("error", "the VM ended and resists its release", error=str(error))
+        finally:
+            verdict.set_result(status)
         self.is_lost = True
         self.ended.set()
         for container in self.containers.values():
-            container.lose(LOST_STATUS)
+            container.lose(status)
 
     async def _watch_oom(self, vm: SandboxVm) -> None:
         """Pass on each container that ran out of memory."""
         with suppress(KataError, OSError):
             while True:
                 container = self.containers.get(await vm.guest.wait_oom())
-                if container is None:
-                    continue
-                with suppress(OSError):  # its bundle may be gone already
-                    _leave_word_of_oom(container)
-                if self._on_oom is not None:
-                    self._on_oom(container)
+                if container is not None:
+                    self._tell_of_oom([container])
+
+    def _tell_of_oom(self, containers: list[Container]) -> None:
+        for container in containers:
+            with suppress(OSError):  # its bundle may be gone already
+                _leave_word_of_oom(container)
+            if self._on_oom is not None:
+                self._on_oom(container)
 
     async def create_container(self, container_id: str, bundle: str, pid: int) -> None:
         """Create a container whose stand-in has the pid `pid`, this daemon's where it has none.
@@ -312,7 +333,7 @@ class Sandbox:
         self.containers[container_id] = container
         try:
             if pid != os.getpid():
-                self._enter_cgroup(bundle.spec, pid)
+                self._enter_cgroup(_find_cgroup(bundle.spec), pid)
             published = list_published(translation.storages, vm.share.mounts)
             with self.timeline.measure("share files"):
                 self._files.put_into(vm.share, translation.shared, pid)
@@ -326,7 +347,8 @@ class Sandbox:
             if published:
                 self._publisher = self._publisher or Publisher(vm.guest, self._log)
                 self._publisher.follow(container_id, published)
-            await self._pin(vm)
+            await self._place_vcpus(vm)
+            self._set_oom_scores(vm)
         except BaseException:
             attachment.finish(None)
             await asyncio.shield(asyncio.create_task(self._undo_create(container, vm)))
@@ -345,24 +367,45 @@ class Sandbox:
             await container.update(resources)
         else:
             await self._resizing.update(container, resources)
-        await self._pin(vm)
+        await self._place_vcpus(vm)
 
-    async def _pin(self, vm: SandboxVm) -> None:
-        """Keep each vCPU on one of the processors that the containers were given, where that is asked for."""
-        if self._config.runtime.enable_vcpus_pinning:
+    async def _place_vcpus(self, vm: SandboxVm) -> None:
+        """Keep each vCPU in the pod's cgroup, and on one of its containers' processors, where that is asked for."""
+        is_pinning = self._config.runtime.enable_vcpus_pinning
+        if not is_pinning and not (self._vcpu_cgroup and self._resizing is not None):
+            return
+        threads = await vm.machine.list_vcpu_threads()
+        if self._vcpu_cgroup:
+            join_vcpus(self._vcpu_cgroup, vm.machine.pid, threads.values())
+        if is_pinning:
             cpus = {cpu for container in self.containers.values() for cpu in parse_cpus(container.cpus)}
-            pin_threads(await vm.machine.list_vcpu_threads(), cpus)
+            pin_threads(threads, cpus)
 
-    def _enter_cgroup(self, spec: dict[str, Any], pid: int) -> None:
+    def _set_oom_scores(self, vm: SandboxVm) -> None:
+        """Let the host's kernel kill the VM as readily as the most expendable of its containers on the host.
+
+        What stands for a pod only is nearly unkillable in Kubernetes (-998); the VM with all its memory must not be.
+        """
+        scores = [
+            int((one.bundle.spec.get("process") or {}).get("oomScoreAdj") or 0)
+            for one in self.containers.values()
+            if not _is_pod(one.bundle.spec)
+        ]
+        for pid in vm.list_pids() if scores else ():
+            set_oom_score(pid, max(scores))
+
+    def _enter_cgroup(self, path: str, pid: int) -> None:
         """Put a process where the engine looks for a container's usage: the stand-in, or this daemon.
 
         The daemon enters that of the first container before it starts anything, so that the VM is accounted from its
         first page on.
         """
-        path = _find_cgroup(spec)
         if path:
-            create_cgroup(path, lambda directory: record_resource(self.directory, Kind.CGROUP, directory))
+            self._create_cgroup(path)
             join_cgroup(path, pid)
+
+    def _create_cgroup(self, path: str) -> None:
+        create_cgroup(path, lambda directory: record_resource(self.directory, Kind.CGROUP, directory))
 
     def find_container(self, container_id: str) -> Container:
         """Raise NotFoundError for a container that is not of this sandbox."""
@@ -495,8 +538,8 @@ class Sandbox:
         except Exception as error:  # noqa: BLE001 - whatever it was, the rest must be released and the daemon must end
             self._log.write("error", "the VM could not be released", error=repr(error))
         self.management.close()
-        if self._cgroup:
-            leave_cgroup(self._cgroup, os.getpid())
+        if self._daemon_cgroup:
+            leave_cgroup(self._daemon_cgroup, os.getpid())
         # In a thread: a cgroup goes only when the last of its processes has, and containers' answers must not wait.
         self.network.close()
         failures = await asyncio.to_thread(release_resources, self.directory)

@@ -14,6 +14,8 @@ from kata.hypervisor.driver import Capabilities, Channel, Hypervisor, Vm, open_h
 from kata.hypervisor.spec import Balloon, Device, NetDevice, Rng, SharedFs, VmSpec
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
+from kata.resources.cgroup import join_vcpus
+from kata.resources.oom import HINT, OomWatch, set_oom_score
 from kata.resources.size import VmSize
 from kata.sandbox.guest import Guest
 from kata.sandbox.ledger import Kind, record_process, record_resource
@@ -46,6 +48,8 @@ class SandboxVm(NamedTuple):
     virtiofsd: Virtiofsd
     owned: AsyncExitStack
     agent_url: str
+    size: VmSize
+    oom: OomWatch
 
     def list_pids(self) -> tuple[int, ...]:
         """Return the host processes that are this VM."""
@@ -70,7 +74,7 @@ class SandboxVm(NamedTuple):
         else:
             reason = self.guest.client.describe_loss().message
         await self.machine.stop(timeout=0)
-        return reason
+        return self.oom.explain() or reason
 
     async def stop(self) -> None:
         """End the VM and release what it held, in reverse order of making."""
@@ -95,6 +99,8 @@ class Site(NamedTuple):
     config: Configuration
     timeline: Timeline
     log: Log
+    vcpu_cgroup: str = ""
+    """The pod's cgroup on the host, where this daemon is in another one."""
 
 
 async def start_vm(site: Site, size: VmSize, cards: Sequence[NetDevice] = (), ports: int = 0) -> SandboxVm:
@@ -108,6 +114,7 @@ async def start_vm(site: Site, size: VmSize, cards: Sequence[NetDevice] = (), po
         with ExitStack() as background:
             with site.timeline.measure("probe host"):
                 host = probe_host(site)
+                size = _limit_growth(site, size, host.capabilities)
                 saved = _find_saved(site, size, host, 1 + len(cards) + ports, background)
             if saved:
                 try:
@@ -204,6 +211,7 @@ async def _start(
     read_console: list[Callable[[], str]],
 ) -> SandboxVm:
     timeline = site.timeline
+    oom = OomWatch()  # of this process: what it starts is in the same cgroup
     async with AsyncExitStack() as owned:
         with timeline.measure("share"):
             record_resource(site.directory, Kind.TREE, f"{SHARE_BASE}/{site.id}")
@@ -224,6 +232,10 @@ async def _start(
             machine = await host.hypervisor.start(spec, timeout=_VMM_TIMEOUT)
             owned.push_async_callback(machine.stop, timeout=_STOP_TIMEOUT)
             record_process(site.directory, machine.pid)
+            set_oom_score(machine.pid, 0)
+            if site.vcpu_cgroup:  # before the guest's first page: memory stays accounted where it was touched
+                join_vcpus(site.vcpu_cgroup, machine.pid, (await machine.list_vcpu_threads()).values())
+                oom = OomWatch(machine.pid)
         slots = []
         if saved:
             with timeline.measure("plug in"):
@@ -232,14 +244,19 @@ async def _start(
         virtiofsd.hand_over()
         read_console.append(machine.read_console)
         with timeline.measure("guest restore" if saved else "guest boot"):
-            guest = await _reach_agent(site, machine, virtiofsd, line)
+            try:
+                guest = await _reach_agent(site, machine, virtiofsd, line)
+            except KataError as error:
+                if killed := oom.explain():
+                    raise GuestError(killed, hint=HINT) from error
+                raise
             owned.callback(guest.client.close)
         if saved:
             with timeline.measure("guest wake"):
                 await guest.wake(os.urandom(_ENTROPY), [int(slot.path[:2], 16) for slot in slots])
         logger = asyncio.create_task(copy_agent_log(line, f"{site.directory}/agent.log"))
         owned.callback(logger.cancel)
-        return SandboxVm(guest, share, machine, virtiofsd, owned.pop_all(), line.agent_url)
+        return SandboxVm(guest, share, machine, virtiofsd, owned.pop_all(), line.agent_url, size, oom)
 
 
 def probe_host(site: Site) -> Host:
@@ -253,12 +270,20 @@ def probe_host(site: Site) -> Host:
     return Host(hypervisor, capabilities, find_artifacts(config), channel)
 
 
+def _limit_growth(site: Site, size: VmSize, capabilities: Capabilities) -> VmSize:
+    if not size.most_vcpus or (capabilities.vcpu_hotplug and capabilities.memory_hotplug):
+        return size
+    site.log.write("warning", "the VM keeps its size: nothing can be plugged into it while it runs")
+    return VmSize(size.vcpus, size.memory_mib)
+
+
 def _start_virtiofsd(site: Site, share: Share, *, connect: bool) -> Virtiofsd:
     config = site.config.hypervisor
     binary = find_virtiofsd(config.virtio_fs_daemon, state_directory=site.state)
     cache = config.virtio_fs_cache
     virtiofsd = start_virtiofsd(binary, share.export, site.directory, cache=cache, connect=connect)
     record_process(site.directory, virtiofsd.pid)
+    set_oom_score(virtiofsd.pid, 0)
     return virtiofsd
 
 

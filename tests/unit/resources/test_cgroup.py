@@ -1,5 +1,6 @@
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from kata.resources.cgroup import (
     create_cgroup,
     drop_cgroup,
     join_cgroup,
+    join_vcpus,
     list_hierarchies,
     remove_cgroup,
     translate_path,
@@ -109,4 +111,35 @@ def test_a_process_is_in_the_cgroup_until_it_ends() -> None:
     finally:
         child.kill()
         child.wait()
+    assert drop_cgroup(path)
+
+
+def _find_cgroups_of(path: Path) -> set[str]:
+    return {line.split(":", 1)[1] for line in (path / "cgroup").read_text().splitlines()}
+
+
+@pytest.mark.skipif(
+    not all(os.access(hierarchy, os.W_OK) for hierarchy in list_hierarchies()), reason="needs writable cgroups: root"
+)
+def test_vcpus_are_accounted_to_a_pod_and_the_rest_of_their_process_is_not() -> None:
+    """With version 2 of cgroups threads cannot part, so the whole process is."""
+    path = f"/kata-test-{os.getpid()}"
+    create_cgroup(path, lambda _: None)
+    text = "import threading; t = threading.Thread(target=input); t.start(); print(t.native_id, flush=True)"
+    child = subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert child.stdout is not None
+        vcpu = int(child.stdout.readline())
+        join_vcpus(path, child.pid, [vcpu, 1 << 22])
+        rest, inside = (_find_cgroups_of(Path(f"/proc/{child.pid}/task/{task}")) for task in (child.pid, vcpu))
+        unified = f":{path}"
+        if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
+            assert (rest, inside) == ({unified}, {unified})
+        else:
+            by_thread = {f"cpu:{path}", f"cpuacct:{path}", f"cpuset:{path}"}
+            joint = {f"cpu,cpuacct:{path}", f"cpuset:{path}"}
+            assert inside - {unified} - _find_cgroups_of(Path("/proc/self")) in (by_thread, joint)
+            assert rest - _find_cgroups_of(Path("/proc/self")) <= {unified}
+    finally:
+        child.communicate(b"\n", timeout=30)
     assert drop_cgroup(path)

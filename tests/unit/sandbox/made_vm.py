@@ -9,6 +9,8 @@ import pytest
 
 from kata.hypervisor.qemu.vm import QemuVm
 from kata.hypervisor.spec import VmSpec
+from kata.resources.oom import OomWatch
+from kata.resources.size import VmSize
 from kata.sandbox.vm import SandboxVm
 from kata.storage.share import Share
 from kata.storage.virtiofsd import Virtiofsd
@@ -51,7 +53,9 @@ async def vm(tmp_path: Path, peer: Peer) -> AsyncIterator[SandboxVm]:
         guest = await open_guest(str(tmp_path / "agent.sock"))
         owned.callback(guest.client.close)
         await guest.start_container("any")  # its answer says that the peer has the connection
-        yield SandboxVm(guest, Share(str(tmp_path), "s"), machine, virtiofsd, owned, "vsock://3:1024")
+        yield SandboxVm(
+            guest, Share(str(tmp_path), "s"), machine, virtiofsd, owned, "vsock://3:1024", VmSize(1, 128), OomWatch()
+        )
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 
 from kata.protocol.messages import agent as wire
 from kata.sandbox.attach import Attachment
-from kata.sandbox.process import LOST_STATUS, GuestProcess
+from kata.sandbox.guest import LOST_STATUS
+from kata.sandbox.process import GuestProcess
 from kata.sandbox.stdio import Stdio
 from peer import Peer, open_guest
 

@@ -19,8 +19,8 @@ from kata.observe.timeline import Timeline
 from kata.sandbox import store
 from kata.sandbox.attach import Attachment, AttachServer
 from kata.sandbox.container import Container, name_moment, read_bundle
+from kata.sandbox.guest import LOST_STATUS
 from kata.sandbox.line import Line, find_port_socket
-from kata.sandbox.process import LOST_STATUS
 from kata.sandbox.sandbox import Sandbox
 from kata.sandbox.states import SandboxState, Status
 from kata.sandbox.stdio import Stdio
