@@ -131,11 +131,12 @@ def test_a_volume_that_is_too_big_for_a_copy_shows_its_new_version_without_event
 def test_nothing_of_a_copy_is_left_when_its_container_is_gone(
     engine: Engine, pod: Container, make_volume: MakeVolume, watch: Path
 ) -> None:
-    volume = make_volume("downward-api")
+    volume, other = make_volume("downward-api"), make_volume("projected")
     publish(volume, "one")
+    publish(other, "one")
     used = "df -k /config | tail -n 1 | awk '{ print $3 }'"
     with _watch(engine, pod, volume, watch) as first:
         before = first.ask("sh", "-c", used)
-        with _watch(engine, pod, volume, watch) as second:
+        with _watch(engine, pod, volume, watch), _watch(engine, pod, other, watch) as second:
             assert int(second.ask("sh", "-c", used)) > int(before)
         assert first.ask("sh", "-c", used) == before

@@ -38,6 +38,60 @@ int main(int argc, char **argv)
 """
 
 
+_MEET = r"""
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* `meet first` makes what `meet second` finds, in the directory of both. */
+int main(int argc, char **argv)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "socket"};
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int first = !strcmp(argv[1], "first"), plug = socket(AF_UNIX, SOCK_STREAM, 0);
+    int file, fifo;
+    char word[8] = "";
+    char *at;
+
+    chdir("/volume");
+    file = first ? open("file", O_CREAT | O_RDWR, 0644) : open("file", O_RDWR);
+    if (file < 0)
+        file = open("file", O_RDONLY);
+    if (first)
+        ftruncate(file, 4096);
+    at = mmap(0, 4096, first ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, file, 0);
+    if (first) {
+        bind(plug, (struct sockaddr *)&address, sizeof address);
+        listen(plug, 1);
+        flock(file, LOCK_EX);
+        fcntl(file, F_SETLK, &whole);
+        mkfifo("fifo", 0600);
+        strcpy(at, "mapped");
+        fifo = open("fifo", O_RDWR);
+        write(fifo, "piped", 5);
+        puts("ready");
+        fflush(stdout);
+        pause();
+    }
+    printf("connect: %s\n", connect(plug, (struct sockaddr *)&address, sizeof address) ? strerror(errno) : "done");
+    printf("flock: %s\n", flock(file, LOCK_EX | LOCK_NB) ? strerror(errno) : "done");
+    printf("lock: %s\n", fcntl(file, F_SETLK, &whole) ? strerror(errno) : "done");
+    printf("map: %s\n", at);
+    fifo = open("fifo", O_RDWR | O_NONBLOCK);
+    read(fifo, word, 5);
+    printf("fifo: %s\n", word);
+    return 0;
+}
+"""
+
+
 @pytest.fixture
 def make_empty_dir(tmp_path: Path) -> Iterator[MakeVolume]:
     """Return a function that makes an emptyDir whose medium is memory, as the kubelet does."""
@@ -151,6 +205,31 @@ def test_more_huge_pages_than_the_vm_has_memory_are_refused_by_number(engine: En
     assert result.code != 0
     assert "of 51200 huge pages of 2097152 bytes" in result.err
     assert pod.ask("awk", "/HugePages_Total/ { print $2 }", "/proc/meminfo") == "0\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "access", "lock"),
+    [("disk", "rw", "Resource temporarily unavailable"), ("kubernetes.io~empty-dir", "ro", "Bad file descriptor")],
+)
+def test_containers_of_a_pod_meet_in_a_volume_at_sockets_locks_mappings_and_fifos(
+    engine: Engine, pod: Container, tmp_path: Path, kind: str, access: str, lock: str
+) -> None:
+    volume = tmp_path / kind / "name"
+    volume.mkdir(parents=True)
+    program = add_mount("/meet", "bind", str(compile_program(tmp_path, "meet", _MEET)), "bind", "ro")
+    first, second = (
+        combine(program, add_mount("/volume", "bind", str(volume), "rbind", word)) for word in ("rw", access)
+    )
+    with engine.hold("sh", "-c", "/meet first >/tmp/word", pod=pod.id, change=first) as held:
+        held.ask("timeout", "60", "sh", "-c", "until grep -q ready /tmp/word; do sleep 0.1; done")
+        found = engine.run_container("/meet", "second", pod=pod.id, change=second)
+    assert found.text.splitlines() == [
+        "connect: done",
+        "flock: Resource temporarily unavailable",
+        f"lock: {lock}",
+        "map: mapped",
+        "fifo: piped",
+    ]
 
 
 def test_a_socket_of_the_host_as_a_volume_is_refused_and_the_reason_said(

@@ -17,6 +17,7 @@ from kata.agent.oom import OomEvents
 from kata.agent.options import Options
 from kata.agent.spans import SPANS
 from kata.agent.storage import Storages, find_hugepages
+from kata.agent.submount import Submounts
 from kata.agent.uevent import Uevents
 from kata.errors import ExistsError, HostError, KataError, NotFoundError, StateError, UsageError
 from kata.protocol.messages import agent
@@ -52,6 +53,7 @@ class Sandbox:
         self._pid_holder = 0
         self._containers: dict[str, Container | None] = {}
         self._held: dict[str, list[str]] = {}
+        self._submounts = Submounts(SHARE)
 
     async def create(self, request: agent.CreateSandboxRequest) -> None:
         """Make what the containers will share. Raise ExistsError the second time."""
@@ -174,6 +176,7 @@ class Sandbox:
             self._hold_pid_namespace()
         fit_spec(spec, bundle.container_id, self._find_namespaces(request.sandbox_pidns))
         append_hooks(spec, self._hooks)
+        self._submounts.hold(bundle.container_id, [mounted.source for mounted in spec.Mounts])
         bundle.make(spec.Root)
         find_string_user(request.string_user, spec.Process, bundle.rootfs)
         bundle.write(spec)
@@ -205,6 +208,7 @@ class Sandbox:
             self._log.write("warn", "leftovers of a failed container", container=container_id, error=error)
 
     def _release(self, container_id: str) -> None:
+        self._submounts.release(container_id)
         self.storages.release(self._held.pop(container_id, ()))
         self.storages.huge_pages.release(container_id)
 

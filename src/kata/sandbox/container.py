@@ -315,7 +315,7 @@ class Container:
         """Take the container's files out of the share, those that got there."""
         for shared in reversed(self._shared):
             with suppress(NotFoundError):
-                share.unbind(shared.name)
+                share.unbind(shared.name, self.id)
 
     def find_guest_path(self, source: str) -> str:
         """Return where the guest has a path of the host that is shared with it; empty when it is not."""

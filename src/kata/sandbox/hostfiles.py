@@ -32,34 +32,37 @@ class HostFiles:
             return translate_spec(bundle.spec, container, bundle.path, f"/proc/{pid}/root", list_points=mounts)
         return visit_namespace(self._engine, partial(translate_spec, bundle.spec, container, bundle.path))
 
-    def put_into(self, share: Share, wanted: Sequence[Shared], pid: int) -> None:
-        """Put files into the share; those that are `local` as the process `pid` sees them in any case.
+    def put_into(self, share: Share, wanted: Sequence[Shared], pid: int, owner: str = "") -> None:
+        """Put files into the share for an owner; those that are `local` as the process `pid` sees them in any case.
 
         Raise NotFoundError that names the one that is missing.
         """
         namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         try:
             if self._engine is None:
-                _put_into(share, wanted, namespace)
+                _put_into(share, wanted, namespace, owner)
                 return
-            _put_into(share, [shared for shared in wanted if shared.local], namespace)
-            _put_into(share, [shared for shared in wanted if not shared.local], self._engine)
+            _put_into(share, [shared for shared in wanted if shared.local], namespace, owner)
+            _put_into(share, [shared for shared in wanted if not shared.local], self._engine, owner)
         finally:
             os.close(namespace)
 
 
-def _put_into(share: Share, wanted: Sequence[Shared], namespace: int) -> None:
+def _put_into(share: Share, wanted: Sequence[Shared], namespace: int, owner: str) -> None:
     if not wanted:
         return
     trees = clone_trees_of(namespace, [shared.source for shared in wanted])
     try:
         for shared, tree in zip(wanted, trees, strict=True):
+            if share.hold(shared.name, owner):
+                continue
             if isinstance(tree, OSError):
                 raise NotFoundError(f"{shared.source} cannot be shared with the guest: {tree.strerror}") from tree
             if shared.follow:
-                share.follow(tree, shared.name, readonly=shared.readonly)
+                share.follow(tree, shared.name, readonly=shared.readonly, owner=owner)
             else:
-                share.attach(tree, shared.name, readonly=shared.readonly, top_only=shared.top_only)
+                flags = {"readonly": shared.readonly, "top_only": shared.top_only}
+                share.attach(tree, shared.name, **flags, owner=owner)
     finally:
         for tree in trees:
             if isinstance(tree, int):

@@ -33,6 +33,11 @@ def _find_kind(source: str) -> str:
     return os.path.basename(os.path.dirname(os.path.normpath(source)))
 
 
+def is_scratch(source: str) -> bool:
+    """Say whether a path of the host is an emptyDir: the pod's own to write into."""
+    return _find_kind(source) == _EMPTY_DIR
+
+
 def find_memory_volume(
     container: str,
     source: str,
@@ -48,7 +53,7 @@ def find_memory_volume(
     """
     path = os.path.normpath(source)
     volume = _find_volume_of_part(path)
-    if not volume and _find_kind(path) != _EMPTY_DIR and path != _HUGE_PAGES:
+    if not volume and not is_scratch(path) and path != _HUGE_PAGES:
         return ()
     points = {point.path: point for point in list_points()}
     point = points.get(path)

@@ -309,7 +309,7 @@ class Sandbox:
             await self.stop()
 
     async def _create(self, vm: SandboxVm, container_id: str, bundle: Bundle, pid: int) -> None:
-        translation = add_pod_mounts(self._files.translate(bundle, container_id, pid), self._pod_mounts, container_id)
+        translation = add_pod_mounts(self._files.translate(bundle, container_id, pid), self._pod_mounts)
         if self._config.runtime.disable_guest_seccomp and translation.spec.Linux is not None:
             translation.spec.Linux.Seccomp = None
         attachment = await self._attachments.take(container_id, "", timeout=_STAND_IN_TIMEOUT)
@@ -336,7 +336,7 @@ class Sandbox:
                 self._enter_cgroup(_find_cgroup(bundle.spec), pid)
             published = list_published(translation.storages, vm.share.mounts)
             with self.timeline.measure("share files"):
-                self._files.put_into(vm.share, translation.shared, pid)
+                self._files.put_into(vm.share, translation.shared, pid, container_id)
                 if published:
                     vm.share.make_directory(PUBLISHED)
             if self._resizing is not None:

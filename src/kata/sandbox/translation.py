@@ -7,6 +7,7 @@ away (network namespace, host cgroup path, host hooks), and what stays is enforc
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from kata.errors import UnsupportedError, UsageError
@@ -15,7 +16,7 @@ from kata.protocol.messages.agent import Storage
 from kata.protocol.oci.document import load_message
 from kata.protocol.oci.pod import find_role
 from kata.sandbox.disk import Disk, find_disks
-from kata.sandbox.kubelet import find_memory_volume, find_published_volume
+from kata.sandbox.kubelet import find_memory_volume, find_published_volume, is_scratch
 from kata.sandbox.places import GUEST_SHARE, GUEST_SHM
 from kata.sys.digest import digest_bytes
 from kata.sys.mount import MountPoint, list_mounts
@@ -84,7 +85,7 @@ def translate_spec(
         raise UsageError(f"container {container}: config.json has no {'root' if spec.Root is None else 'process'}")
     shared = [Shared(os.path.join(bundle, spec.Root.Path), f"{container}/rootfs", readonly=False, local=True)]
     spec.Root.Path = f"{GUEST_SHARE}/{container}/rootfs"
-    spec.Mounts, storages = _translate_mounts(spec, container, bundle, root, shared, list_points)
+    spec.Mounts, storages = _translate_mounts(spec, container, bundle, root, shared, cache(list_points))
     spec.Annotations = spec.Annotations | {
         _CONTAINER_TYPE: find_role(spec.Annotations),
         _BUNDLE_PATH: bundle,
@@ -163,12 +164,12 @@ def _translate_mounts(
         found = find_memory_volume(container, source, root, limits, list_points) if _is_bind(mount) else ()
         if not found:
             count = len(shared)
-            mounts.append(_translate_mount(mount, container, bundle, root, shared))
+            mounts.append(_translate_mount(mount, container, bundle, root, shared, list_points))
             if not shared[count:] or not os.path.isdir(root + source):
                 continue
             found = find_published_volume(source, mount.options, shared[count].name)
             if not found:
-                if "ro" in mount.options:
+                if "ro" in mount.options and shared[count].readonly:
                     shared[count], writable = _leave_writable(shared[count], mounts[-1], list_points)
                     mounts += writable
                 continue
@@ -187,7 +188,14 @@ def _is_bind(mount: oci.Mount) -> bool:
     return mount.type == "bind" or bool({"bind", "rbind"} & set(mount.options))
 
 
-def _translate_mount(mount: oci.Mount, container: str, bundle: str, root: str, shared: list[Shared]) -> oci.Mount:
+def _translate_mount(
+    mount: oci.Mount,
+    container: str,
+    bundle: str,
+    root: str,
+    shared: list[Shared],
+    list_points: Callable[[], Sequence[MountPoint]],
+) -> oci.Mount:
     if not _is_bind(mount):
         return _keep_mount(mount, container)
     if mount.destination == "/dev/shm":
@@ -201,10 +209,22 @@ def _translate_mount(mount: oci.Mount, container: str, bundle: str, root: str, s
         return mount
     if not exists:
         raise UsageError(f"{what} is missing")
-    name = _name_shared(container, len(shared), mount.destination, source)
     words = set(mount.options)
-    shared.append(Shared(source, name, readonly=bool(words & _READ_ONLY), follow=bool(words & _FOLLOWING)))
+    follow = bool(words & _FOLLOWING)
+    # All containers of a pod write into its scratch space, and those that do not are held to that by the guest.
+    readonly = set() if is_scratch(source) else words & _READ_ONLY
+    below = [] if follow else _list_mounts_in(source, root, list_points)
+    name = _name_shared(source, root, *sorted(readonly), follow, *(point.mount_id for point in below))
+    shared.append(Shared(source, name, readonly=bool(readonly), follow=follow))
     return _show(f"{GUEST_SHARE}/{name}", mount)
+
+
+def _list_mounts_in(source: str, root: str, list_points: Callable[[], Sequence[MountPoint]]) -> list[MountPoint]:
+    """Return what is mounted at and below a directory; nothing for a file."""
+    if not os.path.isdir(root + source):
+        return []
+    top = os.path.realpath(source).rstrip("/")
+    return [point for point in list_points() if point.path == top or point.path.startswith(f"{top}/")]
 
 
 def _check_kind(path: str, what: str) -> None:
@@ -227,12 +247,18 @@ def _check_kind(path: str, what: str) -> None:
         )
 
 
-def _name_shared(container: str, number: int, destination: str, source: str) -> str:
-    digest = digest_bytes(f"{number}:{destination}".encode()).hex()[:16]
-    return f"{container}-{digest}-{os.path.basename(source)[-_NAME_SIZE:] or 'root'}"
+def _name_shared(source: str, root: str, *traits: object) -> str:
+    """Name what is shared: what the containers of a pod have of the host in the same way has one name for all."""
+    try:
+        status = os.stat(root + source)
+        identity = f"{status.st_dev}:{status.st_ino}"
+    except OSError:  # whoever puts it into the share says what is wrong
+        identity = ""
+    digest = digest_bytes(":".join([source, identity, *map(str, traits)]).encode(errors="surrogateescape")).hex()[:16]
+    return f"{digest}-{os.path.basename(source)[-_NAME_SIZE:] or 'root'}"
 
 
-def add_pod_mounts(translation: Translation, mounts: Sequence[Mapping[str, Any]], container: str) -> Translation:
+def add_pod_mounts(translation: Translation, mounts: Sequence[Mapping[str, Any]]) -> Translation:
     """Show the container what its pod's own spec binds, except where something else is mounted for it."""
     spec, shared = translation.spec, list(translation.shared)
     readonly = spec.Root is not None and spec.Root.Readonly
@@ -240,7 +266,7 @@ def add_pod_mounts(translation: Translation, mounts: Sequence[Mapping[str, Any]]
     for mount in mounts:
         place, source = mount["destination"], mount["source"]
         if place not in taken:
-            name = _name_shared(container, len(shared), place, source)
+            name = _name_shared(source, "", "local", readonly)
             shared.append(Shared(source, name, readonly=readonly, local=True))
             options = [*mount["options"], "ro" if readonly else "rw"]
             spec.Mounts.append(

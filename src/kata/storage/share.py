@@ -37,7 +37,7 @@ class Share:
         self.mounts = os.path.join(self.directory, "mounts")
         self.export = os.path.join(self.directory, "shared")
         self._watched = os.path.join(self.directory, "watched")
-        self._bound: list[str] = []
+        self._bound: dict[str, set[str]] = {}
         self._followed: dict[str, FollowedTree] = {}
 
     def open(self) -> None:
@@ -56,6 +56,17 @@ class Share:
             self.release()
             raise HostError(f"the share at {self.directory} cannot be made: {error}") from error
 
+    def hold(self, name: str, owner: str) -> bool:
+        """Let one more owner have a bind, which stays until the last one gives it up. Say whether there is such a bind.
+
+        What several containers have is to be one bind: for virtiofsd, and so in the guest, the same file by way of two
+        binds is two files, and then no lock, socket or mapping of one is the other's.
+        """
+        if name not in self._bound:
+            return False
+        self._bound[name].add(owner)
+        return True
+
     def bind(self, source: str, name: str, *, readonly: bool = False) -> str:
         """Show a host's file or directory, with all mounted below it, as `name` (`<container>/rootfs`) in the share.
 
@@ -72,7 +83,7 @@ class Share:
         finally:
             os.close(tree)
 
-    def attach(self, tree: int, name: str, *, readonly: bool = False, top_only: bool = False) -> str:
+    def attach(self, tree: int, name: str, *, readonly: bool = False, top_only: bool = False, owner: str = "") -> str:
         """Do the same with a detached tree of mounts, which stays the caller's to close.
 
         `top_only` leaves what is mounted below it writable.
@@ -89,16 +100,16 @@ class Share:
                 os.close(place)
         except OSError as error:
             raise HostError(f"{name} cannot be put into the share at {self.directory}: {error}") from error
-        self._bound.append(name)
+        self._bound[name] = {owner}
         return os.path.join(self.mounts, name)
 
-    def follow(self, tree: int, name: str, *, readonly: bool = False) -> str:
+    def follow(self, tree: int, name: str, *, readonly: bool = False, owner: str = "") -> str:
         """Do what `attach` does, and from now on show and hide what is mounted below the directory on the host.
 
         The mounts of the tree are to be slaves of the host's, or shared with them. Call in an event loop.
         """
         if not stat.S_ISDIR(os.fstat(tree).st_mode):
-            return self.attach(tree, name, readonly=readonly)
+            return self.attach(tree, name, readonly=readonly, owner=owner)
         watched = os.path.join(self._watched, name)
         try:
             os.makedirs(watched)
@@ -112,7 +123,7 @@ class Share:
             unmount_below(watched)
             raise HostError(f"mounts below {name} cannot be watched for the share: {error}") from error
         try:
-            shown = self.attach(top, name, readonly=readonly)
+            shown = self.attach(top, name, readonly=readonly, owner=owner)
         except BaseException:
             unmount_below(watched)
             raise
@@ -131,17 +142,21 @@ class Share:
             raise HostError(f"{path} cannot be made: {error.strerror}") from error
         return path
 
-    def unbind(self, name: str) -> None:
-        """Take a bind away, on the guest's side too. Raise NotFoundError, HostError."""
-        if name not in self._bound:
+    def unbind(self, name: str, owner: str = "") -> None:
+        """Give up an owner's bind. With the last owner it goes, for the guest too. Raise NotFoundError, HostError."""
+        owners = self._bound.get(name, set())
+        if owner not in owners:
             raise NotFoundError(f"{name} is not in the share at {self.directory}")
+        if len(owners) > 1:
+            owners.remove(owner)
+            return
         self._stop_following(name)
         try:
             # Detached, because the guest may still have files open; they stay valid, and nothing new can be opened.
             unmount(os.path.join(self.mounts, name), detach=True)
         except OSError as error:
             raise HostError(f"{name} cannot be taken out of the share at {self.directory}: {error}") from error
-        self._bound.remove(name)
+        del self._bound[name]
         self._remove_place(name)
 
     def _stop_following(self, name: str) -> None:

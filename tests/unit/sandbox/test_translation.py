@@ -76,6 +76,33 @@ def test_a_long_name_is_cut_to_what_a_directory_entry_holds(tmp_path: Path) -> N
     assert len(_translate(tmp_path, mounts=[_bind(str(source))]).shared[1].name) < 100
 
 
+def _name(folder: Path, *options: str, container: str = "c", points: list[MountPoint] | None = None) -> str:
+    mount = {"destination": f"/{container}", "type": "bind", "source": str(folder), "options": ["rbind", *options]}
+    spec = {"root": {"path": "rootfs"}, "process": {"args": ["sh"]}, "mounts": [mount]}
+    return translate_spec(spec, container, "/bundle", list_points=lambda: points or []).shared[1].name
+
+
+def test_what_two_containers_have_in_the_same_way_is_shared_once(tmp_path: Path) -> None:
+    (tmp_path / "volume").mkdir()
+    name = _name(tmp_path / "volume")
+    assert _name(tmp_path / "volume", container="other") == name
+    below = MountPoint(7, 1, "0:1", "/", f"{tmp_path}/volume/below", "rw", (), "tmpfs", "none")
+    others = [_name(tmp_path / "volume", option) for option in ("ro", "rro", "rslave")]
+    others.append(_name(tmp_path / "volume", points=[below]))
+    (tmp_path / "volume").rename(tmp_path / "old")
+    (tmp_path / "volume").mkdir()
+    assert len({name, *others, _name(tmp_path / "volume")}) == 6
+
+
+def test_an_empty_directory_is_shared_once_though_one_container_may_not_write(tmp_path: Path) -> None:
+    scratch = tmp_path / "kubernetes.io~empty-dir/name"
+    scratch.mkdir(parents=True)
+    assert _name(scratch, "ro") == _name(scratch, "rw")
+    shared = _translate(tmp_path, mounts=[_bind(str(scratch), "ro")])
+    assert not shared.shared[1].readonly
+    assert "ro" in shared.spec.Mounts[0].options
+
+
 @pytest.mark.parametrize("source", ["absent", "/absent", ""])
 def test_a_missing_source_is_an_error_that_names_it(tmp_path: Path, source: str) -> None:
     with pytest.raises(UsageError, match="missing"):
@@ -90,7 +117,7 @@ def test_what_the_pods_spec_binds_is_in_a_container_unless_it_has_a_mount_there(
     (tmp_path / "own").touch()
     own = {**_bind("own"), "destination": "/etc/hosts"}
     pod = [_mount_for_pod("/etc/hosts", "/pod/hosts"), _mount_for_pod("/etc/hostname", "/pod/hostname")]
-    translation = add_pod_mounts(_translate(tmp_path, mounts=[own]), pod, "c")
+    translation = add_pod_mounts(_translate(tmp_path, mounts=[own]), pod)
 
     assert [shared.source for shared in translation.shared[1:]] == [f"{tmp_path}/own", "/pod/hostname"]
     assert translation.shared[2].local
@@ -101,7 +128,7 @@ def test_what_the_pods_spec_binds_is_in_a_container_unless_it_has_a_mount_there(
 
 def test_what_the_pod_binds_is_read_only_where_the_containers_root_is(tmp_path: Path) -> None:
     translation = _translate(tmp_path, root={"path": "rootfs", "readonly": True})
-    added = add_pod_mounts(translation, [_mount_for_pod("/etc/hosts", "/pod/hosts")], "c")
+    added = add_pod_mounts(translation, [_mount_for_pod("/etc/hosts", "/pod/hosts")])
 
     assert added.shared[1].readonly
     assert added.spec.Mounts[0].options == ["rbind", "ro"]

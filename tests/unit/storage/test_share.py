@@ -192,6 +192,24 @@ def test_nothing_is_removed_under_a_mount(tmp_path: Path, source: Path) -> None:
     run_with_own_mounts(body)
 
 
+def test_a_bind_of_several_owners_goes_with_the_last_of_them(tmp_path: Path, source: Path) -> None:
+    def body(share: Share) -> None:
+        tree = clone_tree(str(source))
+        share.attach(tree, "volume", owner="a")
+        os.close(tree)
+        assert share.hold("volume", "b")
+        assert share.hold("volume", "b")
+        assert not share.hold("other", "b")
+        share.unbind("volume", "a")
+        with pytest.raises(NotFoundError):
+            share.unbind("volume", "a")
+        assert os.listdir(f"{share.export}/volume")
+        share.unbind("volume", "b")
+        assert not os.path.exists(f"{share.export}/volume")
+
+    with_share(tmp_path, body)
+
+
 def test_a_user_with_open_files_does_not_hold_up_an_unbind(tmp_path: Path, source: Path) -> None:
     def body(share: Share) -> None:
         share.bind(str(source), "c1")
