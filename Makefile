@@ -82,7 +82,7 @@ lint: $(VENV)/complete
 
 conformance: packages $(VENV)/complete install ## run every suite: to build/conformance.json and docs/conformance.md
 	tools/install-host-packages conformance
-	@for peer in containerd containerd@2.2.9 nerdctl cri-tools cri-o; do \
+	@for peer in containerd containerd@2.2.9 nerdctl docker docker-cli docker-debian cri-tools cri-o; do \
 	    tools/build-peer $$peer || echo "NO $$peer: what wants it is skipped" >&2; \
 	done
 	@failed=; \
