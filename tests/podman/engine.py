@@ -127,7 +127,11 @@ class Terminal:
 
 def wait_for_log(name: str, text: str, timeout: float = TIMEOUT) -> None:
     """Follow the container's log until `text` is in it. Fail after `timeout` seconds."""
-    command = build_command("logs", "-f", name)
+    read_until(build_command("logs", "-f", name), text, timeout)
+
+
+def read_until(command: list[str], text: str, timeout: float = TIMEOUT) -> None:
+    """Run a command that follows something until it has printed `text`. Fail after `timeout` seconds."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as follower:
         assert follower.stdout is not None
         end = time.monotonic() + timeout
@@ -135,9 +139,9 @@ def wait_for_log(name: str, text: str, timeout: float = TIMEOUT) -> None:
         try:
             while text.encode() not in seen:
                 readable, _, _ = select.select([follower.stdout], [], [], max(0.0, end - time.monotonic()))
-                assert readable, f"{text!r} is not in the log of {name} after {timeout:g} s, only {seen!r}"
+                assert readable, f"{command} did not say {text!r} within {timeout:g} s, only {seen!r}"
                 data = os.read(follower.stdout.fileno(), 65536)
-                assert data, f"the log of {name} ended without {text!r}: {seen!r}"
+                assert data, f"{command} ended without {text!r}: {seen!r}"
                 seen += data
         finally:
             follower.kill()
