@@ -18,7 +18,7 @@ RERUNS      ?= 0
 RUNTIMES    ?= $(PREFIX)/bin/kata-runtime runc
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install install-code install-guest uninstall peers test test-unit test-guest soak check lint conformance bench clean packages
+.PHONY: help demo install install-code install-guest uninstall peers test test-unit test-guest soak check lint conformance bench clean packages lab test-lab
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +34,8 @@ install: install-code install-guest ## install the runtime, the guest's kernel a
 
 install-code:
 	@tools/install-code "$(PREFIX)" "$(DESTDIR)"
-	@install -D -m 644 -C packaging/configuration.toml $(DEFAULTS)/configuration.toml
+	@install -d $(DEFAULTS) && install -m 644 -C packaging/configuration*.toml $(DEFAULTS)
+	@sed -i 's|/usr/local/|$(PREFIX)/|' $(DEFAULTS)/configuration-acrn.toml
 	@install -D -m 644 -C packaging/kata-configuration.toml.5 $(MANUALS)/kata-configuration.toml.5
 	@mkdir -p $(dir $(PODMAN))
 	@sed 's|@PREFIX@|$(PREFIX)|' packaging/containers.conf > $(PODMAN)
@@ -67,12 +68,18 @@ test-unit: $(VENV)/complete
 	$(PYTEST) tests/unit
 
 test-guest: $(VENV)/complete
-	$(PYTEST) --reruns $(RERUNS) -raR $(wildcard tests/guest tests/faults tests/podman tests/containerd tests/cri tests/crio tests/nerdctl tests/docker tests/load)
+	$(PYTEST) --reruns $(RERUNS) -raR $(wildcard tests/guest tests/hypervisor tests/faults tests/podman tests/containerd tests/cri tests/crio tests/nerdctl tests/docker tests/load)
 
 soak: packages $(VENV)/complete install ## load one pod with 500 containers and 1000 execs, start 20 pods; takes most of an hour
 	KATA_SOAK=500,1000,20 $(PYTEST) tests/load
 
 check: lint test-unit ## lint, types, layers, unit tests: no VM
+
+lab: packages $(VENV)/complete ## build the machine of `make test-lab`, with KVM, vhost and an IOMMU, emulated by QEMU
+	$(VENV)/bin/python tests/lab/main.py build
+
+test-lab: packages $(VENV)/complete install-guest ## run the tests of all hypervisors in that machine: to build/lab.json
+	$(VENV)/bin/python tests/lab/main.py test
 
 lint: $(VENV)/complete
 	$(VENV)/bin/ruff check .

@@ -32,14 +32,14 @@ sys.path.insert(0, {source!r})
 from kata.cli.main import main
 sys.exit(main())
 """
-_CONFIGURATION = """
+_CONFIGURATION = f"""
 [factory]
-{factory}
+{{factory}}
 
-[hypervisor.qemu]
-accelerator = "tcg"
-kernel = "{kernel}"
-image = "{image}"
+[hypervisor.{os.environ.get("KATA_TEST_HYPERVISOR") or "qemu"}]
+accelerator = "{"auto" if os.environ.get("KATA_LAB") else "tcg"}"
+kernel = "{{kernel}}"
+image = "{{image}}"
 default_memory = 512
 """
 _PR_SET_CHILD_SUBREAPER = 36
@@ -80,6 +80,8 @@ def require_host() -> None:
 
 def build_image(directory: Path) -> Path:
     """Build the guest's image from this tree and return its path. The builder's cache makes that two seconds' work."""
+    if os.environ.get("KATA_LAB"):  # where apt has no network: it came with the job
+        return ARTEFACTS / "kata-containers.img"
     argv = ["/usr/bin/python3", "-m", "kata.image.main", "rootfs", "--source", str(_TREE / "src/kata"), "--output"]
     environment = {**os.environ, "PYTHONPATH": str(_TREE / "src")}
     subprocess.run([*argv, str(directory)], check=True, env=environment, timeout=600, capture_output=True)

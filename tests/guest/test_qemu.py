@@ -303,7 +303,7 @@ async def test_a_disk_comes_and_goes_while_the_vm_runs(tmp_path: Path, spec: VmS
     async with boot(open_driver(tmp_path), spec) as guest:
         await guest.run("echo up")
         place = await guest.vm.plug_block(BlockDevice("data", str(disk)))
-        assert place.path == "10/00"
+        assert place.source == "10/00"
         found = await guest.run_until(
             "ls /sys/devices/pci0000:00/0000:00:10.0/*:00.0/virtio*/block/", lambda text: text == "vda\n"
         )
@@ -313,7 +313,7 @@ async def test_a_disk_comes_and_goes_while_the_vm_runs(tmp_path: Path, spec: VmS
         await guest.vm.unplug("data", timeout=PATIENCE)
         assert "No such file" in await guest.run("ls /dev/vda")
         # The port is free again, and so is the id.
-        assert (await guest.vm.plug_block(BlockDevice("data", str(disk), readonly=True))).path in {"10/00", "11/00"}
+        assert (await guest.vm.plug_block(BlockDevice("data", str(disk), readonly=True))).source in {"10/00", "11/00"}
     assert disk.read_bytes().startswith(b"written\n")
 
 

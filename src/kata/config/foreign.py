@@ -159,7 +159,6 @@ HYPERVISOR: dict[str, Foreign] = {
     "factory.enable_template": _ignored("bool", _TEMPLATE),
     "factory.template_path": _ignored("str", _TEMPLATE, "/run/vc/vm/template"),
     "prefetch_list_path": _ignored("str", "nydus is not implemented"),
-    "jailer_path": _vital("str", _OTHER_VMM),
     "valid_jailer_paths": _ignored("list", _OTHER_VMM),
     "ctlpath": _ignored("str", _OTHER_VMM),
     "valid_ctlpaths": _ignored("list", _OTHER_VMM),

@@ -50,6 +50,8 @@ class HypervisorConfig(NamedTuple):
     """The most memory that a VM gets; a pod with a limit beyond it is refused. 0: as much as the host has."""
     overhead_memory: Annotated[int, Range(0, 1 << 16, "MiB")] = GUEST_OVERHEAD_MIB
     """Memory that the guest's kernel and agent need on top of a pod's memory limit. Less than 96 counts as 96."""
+    jailer_path: Annotated[str, Path(named=True)] = ""
+    """Firecracker's jailer. Empty: `jailer` on the PATH. Firecracker is never started without."""
     virtio_fs_daemon: Annotated[str, Path(named=True)] = ""
     """virtiofsd. Empty: the usual places."""
     virtio_fs_cache: Annotated[str, Choice(("never", "none", "metadata", "auto", "always"))] = "auto"
@@ -98,16 +100,18 @@ class AgentConfig(NamedTuple):
     """How long to wait for the guest's first word, without the time in which the host had no CPU for it."""
 
 
-DRIVERS = {"qemu": "qemu"}
+DRIVERS = {
+    "qemu": "qemu",
+    "clh": "clh",
+    "cloud-hypervisor": "clh",
+    "firecracker": "firecracker",
+    "fc": "firecracker",
+    "acrn": "acrn",
+}
 """Drivers by the names that their tables `[hypervisor.NAME]` may have, which are upstream's."""
 
 OTHER_DRIVERS = (
-    "acrn",
-    "clh",
-    "cloud-hypervisor",
     "dragonball",
-    "fc",
-    "firecracker",
     "openvmm",
     "remote",
     "stratovirt",

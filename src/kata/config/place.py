@@ -3,7 +3,7 @@
 import os
 
 from kata.config.artifacts import find_prefix
-from kata.config.model import DRIVERS, OTHER_DRIVERS
+from kata.config.model import DEFAULT_DRIVER, OTHER_DRIVERS
 from kata.errors import ConfigError, UnsupportedError
 
 ETC_PATH = "/etc/kata-containers/configuration.toml"
@@ -28,7 +28,7 @@ def find_config(flavour: str = "") -> str | None:
     for path in list_config_paths(flavour):
         if os.path.exists(path):
             return path
-    if flavour in ("", *DRIVERS):
+    if flavour in ("", DEFAULT_DRIVER):
         return find_config() if flavour else None
     if flavour in OTHER_DRIVERS:
         raise UnsupportedError(

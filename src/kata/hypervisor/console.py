@@ -1,6 +1,8 @@
-"""The guest's console: a socket that the VMM writes to, copied to a bounded log."""
+"""What a VMM writes to a socket or a pipe, above all the guest's console, copied to a bounded log."""
 
 import asyncio
+import io
+import os
 import socket
 
 from kata.protocol.text import clean_text
@@ -11,21 +13,21 @@ _READ = 65536
 
 
 class Console:
-    """Reads what the guest writes, as it comes. Owns the socket; the log is the caller's."""
+    """Reads what the guest writes, as it comes. Owns the connection; the log is the caller's."""
 
-    def __init__(self, connection: socket.socket, log: BoundedLog) -> None:
+    def __init__(self, connection: socket.socket | io.FileIO, log: BoundedLog) -> None:
         self._connection = connection
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._closed = False
-        connection.setblocking(False)
+        os.set_blocking(connection.fileno(), False)
         self._loop.add_reader(connection, self._drain)
 
     def _drain(self) -> None:
         """Log what the guest wrote; a bounded amount, so that a guest that floods its console cannot hold the loop."""
         for _ in range(4):
             try:
-                data = self._connection.recv(_READ)
+                data = os.read(self._connection.fileno(), _READ)
             except BlockingIOError:
                 return
             except OSError:

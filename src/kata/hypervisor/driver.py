@@ -7,7 +7,16 @@ from kata.errors import ConfigError
 
 if TYPE_CHECKING:
     from kata.config.model import HypervisorConfig
-    from kata.hypervisor.spec import BlockDevice, NetDevice, PciAddress, SharedFs, VfioDevice, VmSpec, VmState
+    from kata.hypervisor.spec import (
+        BlockDevice,
+        DiskAddress,
+        NetDevice,
+        PciAddress,
+        SharedFs,
+        VfioDevice,
+        VmSpec,
+        VmState,
+    )
 
 Channel = Literal["vsock", "hybrid-vsock", "vport"]
 
@@ -15,7 +24,9 @@ Channel = Literal["vsock", "hybrid-vsock", "vport"]
 class Capabilities(NamedTuple):
     """What a driver can do on this machine. `channels` are ways to talk to the agent, the best first.
 
-    With `connects_shares` its VMM connects to the daemons of shared file systems by itself.
+    With `connects_shares` its VMM connects to the daemons of shared file systems by itself, with `opens_taps` it opens
+    taps by their names. With `own_user` it runs without the privileges of root, with `vcpu_threads` each vCPU is a
+    thread of it.
     """
 
     channels: tuple[Channel, ...]
@@ -31,6 +42,9 @@ class Capabilities(NamedTuple):
     vcpu_hotplug: bool = False
     memory_hotplug: bool = False
     connects_shares: bool = False
+    opens_taps: bool = False
+    own_user: bool = True
+    vcpu_threads: bool = True
 
 
 class VmExit(NamedTuple):
@@ -73,7 +87,7 @@ class Vm(Protocol):
     async def list_vcpu_threads(self) -> dict[int, int]:
         """Host thread ids by vCPU index."""
 
-    async def plug_block(self, device: "BlockDevice") -> "PciAddress":
+    async def plug_block(self, device: "BlockDevice") -> "DiskAddress":
         """Add a disk to the running VM."""
 
     async def plug_net(self, device: "NetDevice") -> "PciAddress":
@@ -133,6 +147,9 @@ class Hypervisor(Protocol):
 # Modules by name, not classes: a driver is imported when it is asked for.
 _DRIVERS = {
     "qemu": "kata.hypervisor.qemu.driver",
+    "clh": "kata.hypervisor.clh.driver",
+    "firecracker": "kata.hypervisor.firecracker.driver",
+    "acrn": "kata.hypervisor.acrn.driver",
 }
 
 

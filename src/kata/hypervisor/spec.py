@@ -23,6 +23,7 @@ class NetDevice(NamedTuple):
     """A network card on tap queues. `vhost` holds one /dev/vhost-net descriptor a queue, or nothing.
 
     `in_port` puts a card of a new VM into a hot-plug port, so that it can be unplugged.
+    For a VMM that opens taps by itself (`Capabilities.opens_taps`), `tap` is the name of one that nobody has open.
     """
 
     id: str
@@ -31,6 +32,7 @@ class NetDevice(NamedTuple):
     vhost: tuple[int, ...] = ()
     mtu: int | None = None
     in_port: bool = False
+    tap: str = ""
 
 
 class SharedFs(NamedTuple):
@@ -118,6 +120,17 @@ class PciAddress(NamedTuple):
     """Where the guest finds a device: slots from the root bus down, as the agent's protocol writes it (`03/00`)."""
 
     path: str
+
+
+class DiskAddress(NamedTuple):
+    """Where the guest finds a disk, in the words of the agent's protocol.
+
+    `driver` is `blk` with PCI slots from the root bus down (`03/00`), `scsi` with target and unit (`4:0`), or `mmioblk`
+    with the guest's node (`/dev/vdb`).
+    """
+
+    driver: Literal["blk", "scsi", "mmioblk"]
+    source: str
 
 
 VmState = Literal["created", "running", "paused", "ended"]

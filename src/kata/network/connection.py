@@ -8,7 +8,7 @@ from typing import NamedTuple
 from kata.network.limit import Limits, lift_limit, limit_sending
 from kata.network.macvtap import connect_macvtap, release_macvtap
 from kata.network.scan import Endpoint, PodLayout, scan_namespace
-from kata.network.tap import name_tap, open_tap
+from kata.network.tap import drop_tap, is_tap_name, name_tap, open_tap
 from kata.network.tcfilter import connect_links, disconnect_link
 from kata.protocol.netlink.counters import Counters, get_counters, parse_counters
 from kata.protocol.netlink.link import Link, change_link, dump_links, get_link, parse_link, withhold_ipv6_address
@@ -162,9 +162,13 @@ def disconnect_namespace(sandbox: str) -> None:
     """Take off the links of the calling thread's namespace what connects them to a sandbox's VM. May be repeated."""
     with open_netlink() as netlink:
         for link in netlink.ask(dump_links(), parse_link):
-            _disconnect_link(netlink, link.ifindex, sandbox)
+            if _disconnect_link(netlink, link.ifindex, sandbox) and is_tap_name(link.name):
+                drop_tap(link.name)  # one that was kept for a VMM to open does not go by itself
 
 
-def _disconnect_link(netlink: Netlink, ifindex: int, sandbox: str) -> None:
+def _disconnect_link(netlink: Netlink, ifindex: int, sandbox: str) -> bool:
+    """Return False where nothing of the sandbox's was there."""
     if disconnect_link(netlink, ifindex, sandbox) or release_macvtap(netlink, ifindex, sandbox):
         lift_limit(netlink, ifindex)
+        return True
+    return False

@@ -135,6 +135,10 @@ class RequestReader:
         return Request(method, path, query, headers, b"", _says_close(headers, version))
 
 
+_BODILESS = {"204", "304"}
+"""Statuses whose responses end with their head, whatever it says (RFC 9112, section 6.3)."""
+
+
 class ResponseReader:
     """The client's end: reads one response, which ends at its Content-Length or with the connection."""
 
@@ -174,7 +178,9 @@ class ResponseReader:
             raise ProtocolError("the HTTP response has a Transfer-Encoding, which was not asked for")
         if int(code) < 200:  # an interim response: the real one follows
             return None
-        if "content-length" in headers:
+        if code in _BODILESS:
+            self._length = 0
+        elif "content-length" in headers:
             self._length = _read_length(headers["content-length"])
         return Response(int(code), b"", headers)
 

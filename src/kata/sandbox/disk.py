@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from kata.errors import UsageError
 from kata.hypervisor.driver import Vm
-from kata.hypervisor.spec import BlockDevice
+from kata.hypervisor.spec import BlockDevice, DiskAddress
 from kata.protocol.messages import agent as wire
 from kata.sys.file import read_text
 
@@ -64,7 +64,7 @@ class Disks:
             block = BlockDevice(name, _find_node(self._container, disk), readonly=disk.readonly)
             address = await self._machine.plug_block(block)
             self._plugged.append(name)
-            devices.append(wire.Device(id=address.path, type="blk", container_path=disk.path))
+            devices.append(_describe_disk(address, disk.path))
         return devices
 
     async def unplug(self) -> None:
@@ -72,6 +72,13 @@ class Disks:
         while self._plugged:
             await self._machine.unplug(self._plugged[-1], timeout=_UNPLUG_TIMEOUT)
             self._plugged.pop()
+
+
+def _describe_disk(address: DiskAddress, path: str) -> wire.Device:
+    """The agent takes a node of the guest's by another name than an address."""
+    if address.driver == "mmioblk":
+        return wire.Device(vm_path=address.source, type=address.driver, container_path=path)
+    return wire.Device(id=address.source, type=address.driver, container_path=path)
 
 
 def _find_node(container: str, disk: Disk) -> str:

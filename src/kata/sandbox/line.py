@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from kata.errors import DeadlineError, HostError, KataError
@@ -37,7 +37,7 @@ class Line(NamedTuple):
     devices: tuple[Device, ...]
     directory: str
     cid: int = 0
-    vhost: int = -1
+    vhost: ExitStack = ExitStack()
     hybrid: str = ""
 
     @property
@@ -84,9 +84,12 @@ class Line(NamedTuple):
             raise
         return connection
 
+    def hand_over(self) -> None:
+        """Let go of what the VMM has taken: as long as anybody has vhost open, nobody hears that the VM has ended."""
+        self.vhost.close()
+
     def close(self) -> None:
-        if self.vhost >= 0:
-            os.close(self.vhost)
+        self.hand_over()
 
 
 def find_port_socket(directory: str, port: int) -> str:
@@ -107,7 +110,9 @@ def open_line(channel: Channel, directory: str, hybrid: str = "") -> Line:
     except OSError as error:
         raise HostError(f"{VHOST_VSOCK} cannot be opened: {error.strerror}", hint="modprobe vhost_vsock") from error
     cid = _FIRST_CID + int.from_bytes(os.urandom(8)) % ((1 << 32) - 2 - _FIRST_CID)
-    return Line(f"vsock://-1:{AGENT_PORT}", (Vsock(cid, vhost),), directory, cid, vhost)
+    lent = ExitStack()
+    lent.callback(os.close, vhost)
+    return Line(f"vsock://-1:{AGENT_PORT}", (Vsock(cid, vhost),), directory, cid, lent)
 
 
 async def copy_agent_log(line: Line, path: str) -> None:

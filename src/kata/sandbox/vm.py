@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 from kata.config.artifacts import Artifacts, find_artifacts
 from kata.config.model import AgentConfig, Configuration, HypervisorConfig
-from kata.errors import DeadlineError, GuestError, KataError, StartError
+from kata.errors import ConfigError, DeadlineError, GuestError, KataError, StartError
 from kata.hypervisor.channel import AGENT_PORT, DEBUG_CONSOLE_PORT, LOG_PORT, choose_guest_channel
 from kata.hypervisor.driver import Capabilities, Channel, Hypervisor, Vm, open_hypervisor
+from kata.hypervisor.identity import derive_user_id
 from kata.hypervisor.spec import Balloon, Device, NetDevice, Rng, SharedFs, VmSpec
+from kata.network.tap import drop_tap, keep_tap
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.resources.cgroup import join_vcpus
@@ -220,6 +222,8 @@ async def _start(
             owned.callback(share.release)
             virtiofsd = _start_virtiofsd(site, share, connect=not host.capabilities.connects_shares)
             owned.push_async_callback(virtiofsd.stop)
+        if host.capabilities.opens_taps:
+            cards = [_keep_tap(card, site.id, owned) for card in cards]
         line = open_line_of(site, host)
         owned.callback(line.close)
         with timeline.measure("vmm"):
@@ -242,6 +246,7 @@ async def _start(
                 slots.append(await machine.plug_share(shared))
                 slots += [await machine.plug_net(card) for card in cards]
         virtiofsd.hand_over()
+        line.hand_over()
         read_console.append(machine.read_console)
         with timeline.measure("guest restore" if saved else "guest boot"):
             try:
@@ -307,6 +312,15 @@ def _describe_vm(site: Site, size: VmSize, host: Host, line: Line, own: Sequence
         kernel_parameters=tuple(list_kernel_parameters(site.config, host.artifacts, line.server)),
         devices=tuple(devices),
     )
+
+
+def _keep_tap(card: NetDevice, sandbox: str, owned: AsyncExitStack) -> NetDevice:
+    """Leave a card's tap to a VMM that opens it by name. It goes with the VM. Raise ConfigError for several queues."""
+    if len(card.taps) > 1:
+        raise ConfigError("network_queues is more than 1", hint="this hypervisor's cards have one pair of queues")
+    name = keep_tap(card.taps[0], derive_user_id(sandbox))
+    owned.callback(drop_tap, name)
+    return card._replace(tap=name)
 
 
 def _find_descriptor(virtiofsd: Virtiofsd) -> int:

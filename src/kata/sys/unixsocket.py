@@ -2,6 +2,7 @@
 
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -32,6 +33,19 @@ def listen_unix(path: str, *, backlog: int = 16) -> socket.socket:
         server.close()
         raise
     return server
+
+
+def open_socket_node(path: str) -> int:
+    """An O_PATH descriptor of the socket at a path that somebody else may write to: a link is not followed.
+
+    `/proc/self/fd/N` is that socket then, whatever comes in its place. Raise OSError for anything else.
+    """
+    with shorten_path(path) as short:
+        node = os.open(short, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if not stat.S_ISSOCK(os.fstat(node).st_mode):
+        os.close(node)
+        raise ConnectionRefusedError(f"{path} is no socket")
+    return node
 
 
 def connect_unix(path: str) -> socket.socket:

@@ -7,9 +7,8 @@ hangs up. Source: Firecracker's docs/vsock.md; Cloud Hypervisor does the same.
 import asyncio
 import os
 import socket
-import stat
 
-from kata.sys.unixsocket import shorten_path
+from kata.sys.unixsocket import open_socket_node
 
 _LONGEST_ANSWER = 64
 
@@ -22,11 +21,8 @@ async def connect_hybrid(path: str, port: int) -> socket.socket:
     loop = asyncio.get_running_loop()
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        with shorten_path(path) as short:
-            node = os.open(short, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        node = open_socket_node(path)
         try:
-            if not stat.S_ISSOCK(os.fstat(node).st_mode):
-                raise ConnectionRefusedError(f"{path} is no socket")
             await loop.sock_connect(connection, f"/proc/self/fd/{node}")
         finally:
             os.close(node)

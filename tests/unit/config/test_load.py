@@ -89,6 +89,11 @@ def test_a_mistake_in_a_drop_in_names_the_drop_in(tmp_path: Path) -> None:
         ("[hypervisor]\nqemu = 5", "qemu.* is a key"),
         ("[hypervisor.xen]", r"\[hypervisor.xen\] is no table"),
         ("[hypervisor.remote]", r"toml:1: \[hypervisor.remote\] is of a hypervisor without a driver"),
+        (
+            "[hypervisor.qemu]\n[hypervisor.clh]",
+            r"toml:2: \[hypervisor.clh\] stands beside one for qemu .*hypervisor_name",
+        ),
+        ('[runtime]\nhypervisor_name = "dragonball"', 'is .dragonball. .*"qemu", "clh"'),
         ("[agents.kata]", r"toml:1: .*did you mean agent.kata"),
         ("key = 1", "toml:1: key key stands outside of any table"),
         ("[", "configuration.toml"),
@@ -123,6 +128,41 @@ def test_a_table_of_another_hypervisor_beside_qemus_is_checked_and_not_used(tmp_
     assert [remark.key for remark in config.remarks] == ["[hypervisor.dragonball]"]
     with pytest.raises(ConfigError, match="whole number"):
         load_configuration(_write(tmp_path, text.replace("7", "'7'")))
+
+
+@pytest.mark.parametrize(
+    ("text", "driver"),
+    [
+        ("", "qemu"),
+        ("[hypervisor.qemu]", "qemu"),
+        ("[hypervisor.clh]", "clh"),
+        ("[hypervisor.cloud-hypervisor]\n[hypervisor.clh]", "clh"),
+        ("[hypervisor.firecracker]", "firecracker"),
+        ("[hypervisor.fc]", "firecracker"),
+        ("[hypervisor.acrn]", "acrn"),
+        ('[runtime]\nhypervisor_name = "clh"', "clh"),
+    ],
+)
+def test_the_table_chooses_the_hypervisor(tmp_path: Path, text: str, driver: str) -> None:
+    assert load_configuration(_write(tmp_path, text)).driver == driver
+
+
+def test_of_several_tables_the_one_that_is_named_counts(tmp_path: Path) -> None:
+    text = "[hypervisor.qemu]\ndefault_vcpus = 2\n[hypervisor.clh]\ndefault_vcpus = 3\n[runtime]\nhypervisor_name = "
+
+    qemu = load_configuration(_write(tmp_path, text + '"qemu"'))
+    clh = load_configuration(_write(tmp_path, text + '"cloud-hypervisor"'))
+
+    assert (qemu.driver, qemu.hypervisor.default_vcpus) == ("qemu", 2)
+    assert (clh.driver, clh.hypervisor.default_vcpus) == ("clh", 3)
+    assert [remark.key for remark in clh.remarks] == ["[hypervisor.qemu]"]
+
+
+@pytest.mark.parametrize("name", ["clh", "fc", "acrn"])
+def test_the_file_of_a_runtimes_name_chooses_its_hypervisor(name: str) -> None:
+    packaging = Path(__file__).parents[3] / "packaging"
+    driver = {"fc": "firecracker"}.get(name, name)
+    assert load_configuration(str(packaging / f"configuration-{name}.toml")).driver == driver
 
 
 @given(st.text(max_size=200))

@@ -99,5 +99,5 @@ def test_ports_have_the_names_that_the_guest_looks_for() -> None:
 
 
 def test_an_unknown_driver_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"'xen' \(one of: qemu\)"):
+    with pytest.raises(ConfigError, match=r"'xen' \(one of: acrn, clh, firecracker, qemu\)"):
         open_hypervisor("xen", HypervisorConfig(), None)

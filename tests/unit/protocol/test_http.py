@@ -199,3 +199,10 @@ def test_an_old_client_gets_its_connection_closed_unless_it_asks_not_to() -> Non
     kept = b"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n"
 
     assert [request.last for request in read_requests(old, kept)] == [True, False]
+
+
+def test_a_response_that_has_no_content_ends_with_its_head() -> None:
+    reader = ResponseReader(max_body=100)
+    response = reader.feed(b"HTTP/1.1 204 \r\nServer: x\r\nConnection: keep-alive\r\n\r\n")
+    assert response is not None
+    assert (response.status, response.body) == (204, b"")

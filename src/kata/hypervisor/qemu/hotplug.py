@@ -12,7 +12,7 @@ from kata.hypervisor.qemu.arguments import (
     describe_net_frontend,
     describe_share_frontend,
 )
-from kata.hypervisor.spec import BlockDevice, NetDevice, PciAddress, SharedFs, VfioDevice
+from kata.hypervisor.spec import BlockDevice, DiskAddress, NetDevice, PciAddress, SharedFs, VfioDevice
 from kata.transport.qmp import QmpSession
 
 
@@ -64,7 +64,7 @@ class Hotplug:
         await self._session.execute("device_add", arguments)
         return PciAddress(f"{FIRST_PORT_SLOT + plugged.port:02x}/00")
 
-    async def plug_block(self, device: BlockDevice) -> PciAddress:
+    async def plug_block(self, device: BlockDevice) -> DiskAddress:
         """Pass the disk's descriptor in, make a block node of it, and a virtio disk on that."""
         plugged = self._reserve(device.id)
         try:
@@ -74,7 +74,7 @@ class Hotplug:
             await self._session.execute("blockdev-add", {**node, "read-only": device.readonly, "cache": cache})
             plugged.undo.append(("blockdev-del", {"node-name": plugged.name}))
             front = describe_disk_frontend(plugged.name, device)
-            return await self._add(plugged, "virtio-blk-pci", front)
+            return DiskAddress("blk", (await self._add(plugged, "virtio-blk-pci", front)).path)
         except BaseException:
             await self._roll_back(device.id)
             raise

@@ -13,7 +13,7 @@ from kata.hypervisor.driver import VmExit
 from kata.hypervisor.qemu.arguments import list_cards_in_ports
 from kata.hypervisor.qemu.hotplug import Hotplug
 from kata.hypervisor.qemu.saved import STATE, write_saved_memory
-from kata.hypervisor.spec import BlockDevice, NetDevice, PciAddress, SharedFs, VfioDevice, VmSpec, VmState
+from kata.hypervisor.spec import BlockDevice, DiskAddress, NetDevice, PciAddress, SharedFs, VfioDevice, VmSpec, VmState
 from kata.protocol.qmp import Event
 from kata.transport.boundedlog import BoundedLog
 from kata.transport.child import Child, Ending
@@ -185,7 +185,7 @@ class QemuVm:
         await self._session.close()
         self._undo.close()
 
-    async def plug_block(self, device: BlockDevice) -> PciAddress:
+    async def plug_block(self, device: BlockDevice) -> DiskAddress:
         return await self._hotplug.plug_block(device)
 
     async def plug_net(self, device: NetDevice) -> PciAddress:

@@ -1,0 +1,165 @@
+"""The Cloud Hypervisor driver: shows it what the VM needs, starts it confined, and has it make the VM."""
+
+import asyncio
+import os
+import re
+import socket
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from kata.config.model import HypervisorConfig
+from kata.errors import HostError, KataError, NotFoundError, StartError, UnsupportedError
+from kata.hypervisor.accelerator import choose_accelerator
+from kata.hypervisor.cell import Cell
+from kata.hypervisor.clh.request import IMAGE, INITRD, KERNEL, VSOCK_SOCKET, name_disk, name_share
+from kata.hypervisor.clh.vm import ClhVm
+from kata.hypervisor.confinement import confine
+from kata.hypervisor.console import Console
+from kata.hypervisor.driver import Capabilities
+from kata.hypervisor.identity import derive_user_id
+from kata.hypervisor.rest import RestApi
+from kata.hypervisor.spec import BlockDevice, SharedFs, VmSpec
+from kata.sys.landlock import find_landlock_version
+from kata.sys.program import find_program
+from kata.transport.boundedlog import BoundedLog
+from kata.transport.child import start_child
+from kata.transport.toolversion import ask_version
+
+OLDEST = 50
+_PROGRAM = "cloud-hypervisor"
+_VERSION = re.compile(r"cloud-hypervisor v(\d+)(\.\d+)*")
+_CELL = "cell"
+_API_SOCKET = "api.sock"
+_LEAST_LANDLOCK = 3
+"""The version of Landlock's interface that Cloud Hypervisor asks the kernel for, that of Linux 6.2."""
+
+
+class ClhSettings(NamedTuple):
+    """What an operator may set."""
+
+    path: str = _PROGRAM
+    accelerator: str = "auto"
+    console_limit: int = 1 << 20
+    """Bytes of the guest's console that are kept, and of the VMM's own words."""
+
+
+class CloudHypervisor:
+    """The driver. Making one probes the machine; that is cached in the state directory."""
+
+    name = "clh"
+
+    def __init__(self, settings: ClhSettings, state_directory: str | None) -> None:
+        self.settings = settings
+        self.path, self.version = find_binary(settings.path, state_directory)
+        if choose_accelerator(settings.accelerator, state_directory).accelerator != "kvm":
+            reason = choose_accelerator("auto", state_directory).reason
+            raise UnsupportedError(f"Cloud Hypervisor needs KVM, and {reason}", hint="use QEMU, which can emulate")
+        self._landlock = find_landlock_version() >= _LEAST_LANDLOCK
+        self.warning = "" if self._landlock else "this kernel has no Landlock for Cloud Hypervisor's files"
+
+    def find_capabilities(self) -> Capabilities:
+        return Capabilities(
+            channels=("hybrid-vsock",),
+            accelerator="kvm",
+            fs_share=True,
+            block_hotplug=True,
+            net_hotplug=True,
+            vfio=True,
+            multi_queue=True,
+            pause=True,
+            balloon=True,
+            vcpu_hotplug=True,
+            memory_hotplug=True,
+            connects_shares=True,
+        )
+
+    def find_hybrid_socket(self, spec_directory: str, sandbox: str) -> str:  # noqa: ARG002 - it is in the directory
+        return f"{spec_directory}/{_CELL}/{VSOCK_SOCKET}"
+
+    def identify(self, spec: VmSpec) -> tuple[str, tuple[str, ...]]:
+        raise UnsupportedError(f"sandbox {spec.id}: VMs of Cloud Hypervisor are not saved")
+
+    async def start(self, spec: VmSpec, *, timeout: float = 30.0) -> ClhVm:
+        console, vmm_console = socket.socketpair()
+        events, vmm_events = socket.socketpair()
+        cell = Cell(f"{spec.directory}/{_CELL}", derive_user_id(spec.id))
+        with ExitStack() as temporary, ExitStack() as undo:
+            temporary.callback(vmm_console.close)
+            temporary.callback(vmm_events.close)
+            undo.callback(console.close)
+            undo.callback(events.close)
+            cell.open()
+            undo.callback(cell.release)
+            _fill_cell(cell, spec)
+            server = cell.listen(_API_SOCKET)
+            temporary.callback(server.close)
+            log = BoundedLog(os.path.join(spec.directory, "cloud-hypervisor.log"), limit=self.settings.console_limit)
+            undo.callback(log.close)
+            argv = confine(build_arguments(self.path, server.fileno(), vmm_events.fileno()), spec.id, "kvm")
+            child = start_child(
+                f"Cloud Hypervisor of sandbox {spec.id}",
+                argv,
+                descriptors=(server.fileno(), vmm_events.fileno()),
+                cwd=cell.path,
+                log=log,
+                output=vmm_console.fileno(),
+            )
+            console_log = BoundedLog(os.path.join(spec.directory, "console.log"), limit=self.settings.console_limit)
+            undo.callback(console_log.close)
+            api = RestApi(f"{cell.path}/{_API_SOCKET}", f"Cloud Hypervisor of sandbox {spec.id}")
+            undo.callback(api.close)
+            vm = ClhVm(spec, child, api, cell, Console(console, console_log), events, undo.pop_all())
+            temporary.close()
+        try:
+            async with asyncio.timeout(timeout):
+                await vm.run_or_end(asyncio.create_task(vm.create(landlock=self._landlock)))
+        except BaseException as error:
+            # Cancelled or failed: the VM is nobody's, so it goes, and what it said goes into the error.
+            ending = await vm.stop(timeout=0)
+            if isinstance(error, KataError | TimeoutError):
+                reason = str(error) or f"Cloud Hypervisor did not start the VM within {timeout:g} s"
+                raise StartError("hypervisor", reason, console=ending.console) from error
+            raise
+        return vm
+
+
+def build_arguments(path: str, api: int, events: int) -> list[str]:
+    """The command line. Seccomp is on by default; it is named so that nobody's defaults turn it off."""
+    return [path, "--api-socket", f"fd={api}", "--event-monitor", f"fd={events}", "--seccomp", "true"]
+
+
+def _fill_cell(cell: Cell, spec: VmSpec) -> None:
+    """Show the VMM the files, disks and sockets of a spec. Raise ConfigError."""
+    cell.show_file(KERNEL, spec.kernel, sandbox=spec.id)
+    for name, path in ((INITRD, spec.initrd), (IMAGE, spec.image)):
+        if path:
+            cell.show_file(name, path, sandbox=spec.id)
+    for device in spec.devices:
+        if isinstance(device, BlockDevice):
+            cell.show_disk(name_disk(device.id), device.path, readonly=device.readonly)
+        elif isinstance(device, SharedFs):
+            cell.show_socket(name_share(device.tag), device.path)
+
+
+def find_binary(path: str, state_directory: str | None) -> tuple[str, str]:
+    """Path and version. Raise NotFoundError when there is none, UnsupportedError when it is too old."""
+    found = find_program(path)
+    if found is None:
+        raise NotFoundError(
+            f"there is no Cloud Hypervisor at {path}", hint="install it, or set path in [hypervisor.clh]"
+        )
+    printed = ask_version(found, state_directory)
+    match = _VERSION.match(printed)
+    if match is None:
+        raise HostError(f"{found} --version printed no version of Cloud Hypervisor but {printed!r}")
+    version = match[0].rpartition("v")[2]
+    if int(match[1]) < OLDEST:
+        raise UnsupportedError(
+            f"Cloud Hypervisor {version} at {found} is too old", hint=f"{OLDEST}.0 or newer is needed"
+        )
+    return found, version
+
+
+def open_configured(config: HypervisorConfig, state_directory: str | None) -> CloudHypervisor:
+    """The driver as the operator wants it."""
+    return CloudHypervisor(ClhSettings(config.path or _PROGRAM, config.accelerator), state_directory)

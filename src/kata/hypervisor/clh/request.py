@@ -1,0 +1,131 @@
+"""Cloud Hypervisor's requests from a VM's description. Pure: the same spec gives the same values.
+
+Names and types are those of its OpenAPI description, `vmm/src/api/openapi/cloud-hypervisor.yaml`, version 0.3.0. Paths
+are names in the VMM's own directory, where it starts.
+"""
+
+from typing import Any
+
+from kata.errors import ConfigError, UnsupportedError
+from kata.hypervisor.spec import (
+    Balloon,
+    BlockDevice,
+    HybridVsock,
+    NetDevice,
+    Rng,
+    SharedFs,
+    VfioDevice,
+    VmSpec,
+)
+
+VSOCK_SOCKET = "vsock.sock"
+KERNEL, INITRD, IMAGE = "kernel", "initrd", "image"
+_MIB = 1 << 20
+_HOTPLUG_UNIT_MIB = 128  # its alignment of memory that comes later
+
+
+def name_disk(device_id: str) -> str:
+    """The name of a disk's node in the cell."""
+    return f"disk-{device_id}"
+
+
+def name_share(tag: str) -> str:
+    """The name of a share's socket in the cell."""
+    return f"fs-{tag}.sock"
+
+
+def build_vm(spec: VmSpec, *, landlock: bool) -> dict[str, Any]:
+    """The body of vm.create. Raise ConfigError for a VM that cannot be, UnsupportedError for a device it has not.
+
+    Network cards are no part of it: their descriptors go with a call of their own, `describe_net`.
+    """
+    _check(spec)
+    config: dict[str, Any] = {
+        "payload": _describe_payload(spec),
+        # A guest needs no KVM of its own, and without it less of the host's kernel is open to it.
+        "cpus": {"boot_vcpus": spec.vcpus, "max_vcpus": spec.max_vcpus or spec.vcpus, "nested": False},
+        "memory": _describe_memory(spec),
+        "serial": {"mode": "Tty"},
+        "console": {"mode": "Off"},
+        "pvpanic": True,
+        "landlock_enable": landlock,
+    }
+    if landlock:
+        # What is plugged in later appears in this directory.
+        config["landlock_rules"] = [{"path": ".", "access": "rw"}]
+    disks = [] if spec.image is None else [_describe_image()]
+    shares: list[dict[str, Any]] = []
+    for device in spec.devices:
+        match device:
+            case BlockDevice():
+                disks.append(describe_disk(device))
+            case SharedFs():
+                queues = {"num_queues": 1, "queue_size": device.queue_size}
+                shares.append({"tag": device.tag, "socket": name_share(device.tag), **queues})
+            case HybridVsock():
+                config["vsock"] = {"cid": device.cid, "socket": VSOCK_SOCKET}
+            case Rng():
+                config["rng"] = {"src": "/dev/urandom"}
+            case Balloon():
+                config["balloon"] = {"size": 0, "free_page_reporting": True}
+            case NetDevice() | VfioDevice():
+                pass
+            case _:
+                kind = type(device).__name__
+                raise UnsupportedError(f"sandbox {spec.id} has a {kind}, which Cloud Hypervisor has not")
+    if disks:
+        config["disks"] = disks
+    if shares:
+        config["fs"] = shares
+    return config
+
+
+def _check(spec: VmSpec) -> None:
+    if spec.vcpus < 1 or (spec.max_vcpus and spec.max_vcpus < spec.vcpus):
+        raise ConfigError(f"sandbox {spec.id} cannot have {spec.vcpus} vCPUs of at most {spec.max_vcpus}")
+    if spec.memory_mib < 1 or (spec.max_memory_mib and spec.max_memory_mib < spec.memory_mib):
+        raise ConfigError(f"sandbox {spec.id} cannot have {spec.memory_mib} MiB of at most {spec.max_memory_mib} MiB")
+    if spec.image and spec.initrd:
+        raise ConfigError(f"sandbox {spec.id} has both an image and an initrd", hint="set one of them")
+
+
+def _describe_payload(spec: VmSpec) -> dict[str, Any]:
+    payload = {"kernel": KERNEL, "cmdline": " ".join(spec.kernel_parameters)}
+    return {**payload, "initramfs": INITRD} if spec.initrd else payload
+
+
+def _describe_memory(spec: VmSpec) -> dict[str, Any]:
+    # Shared, because vhost-user daemons map the guest's memory.
+    memory: dict[str, Any] = {"size": spec.memory_mib * _MIB, "shared": True, "hugepages": spec.hugepages}
+    more = (spec.max_memory_mib - spec.memory_mib) // _HOTPLUG_UNIT_MIB * _HOTPLUG_UNIT_MIB
+    # By virtio-mem the guest gives back what it got; by ACPI it only gets more.
+    return {**memory, "hotplug_size": more * _MIB, "hotplug_method": "VirtioMem"} if more > 0 else memory
+
+
+def _describe_image() -> dict[str, Any]:
+    return {"id": "image", "path": IMAGE, "readonly": True, "image_type": "Raw"}
+
+
+def describe_disk(device: BlockDevice) -> dict[str, Any]:
+    """The body of vm.add-disk. The guest reads 20 characters of serial at most."""
+    disk = {"id": device.id, "path": name_disk(device.id), "readonly": device.readonly, "direct": device.direct}
+    return {**disk, "image_type": "Raw", "serial": device.id[:20]}
+
+
+def describe_net(device: NetDevice) -> dict[str, Any]:
+    """The body of vm.add-net. The taps' descriptors travel with it; a queue is one direction of a tap.
+
+    Without the MTU: it would set the tap's too, which its user may not. The tap has it, and the agent sets the guest's.
+    """
+    return {"id": device.id, "mac": device.mac, "num_queues": 2 * len(device.taps)}
+
+
+def describe_vfio(device: VfioDevice) -> dict[str, Any]:
+    """The body of vm.add-device."""
+    return {"id": device.id, "path": f"/sys/bus/pci/devices/{device.address}"}
+
+
+def read_slot(answer: Any) -> str:
+    """The slot on the root bus in what an add-… answers: `06` of `0000:00:06.0`. Raise ValueError, KeyError."""
+    bdf = str(answer["bdf"])
+    return f"{int(bdf.rpartition(':')[2].partition('.')[0], 16):02x}"

@@ -1,0 +1,190 @@
+"""A running Cloud Hypervisor."""
+
+import asyncio
+import json
+import signal
+import socket
+from contextlib import ExitStack
+from typing import Any
+
+from kata.errors import DeadlineError, ExistsError, GuestError, NotFoundError
+from kata.hypervisor.cell import Cell
+from kata.hypervisor.clh.request import build_vm, describe_disk, describe_net, describe_vfio, name_disk, read_slot
+from kata.hypervisor.console import Console
+from kata.hypervisor.rest import RestApi, RestProcess
+from kata.hypervisor.spec import BlockDevice, DiskAddress, NetDevice, PciAddress, VfioDevice, VmSpec, VmState
+from kata.transport.child import Child
+
+_API = "/api/v1"
+_READ = 65536
+_MOST_EVENTS = 1 << 16
+_PAUSE = 0.05
+_STATES: dict[str, VmState] = {"Created": "created", "Running": "running", "Paused": "paused"}
+"""Of VmState in its OpenAPI description; with any other the guest has ended."""
+
+
+class ClhVm(RestProcess):
+    """One Cloud Hypervisor process."""
+
+    name = "Cloud Hypervisor"
+
+    def __init__(
+        self,
+        spec: VmSpec,
+        child: Child,
+        api: RestApi,
+        cell: Cell,
+        console: Console,
+        events: socket.socket,
+        undo: ExitStack,
+    ) -> None:
+        super().__init__(spec, child, api, cell, console, undo)
+        self._events = events
+        self._said = b""
+        self._booted = False
+        self._plugged: set[str] = set()
+        self._loop = asyncio.get_running_loop()
+        events.setblocking(False)
+        self._loop.add_reader(events, self._read_events)
+        undo.callback(self._close_events)
+
+    def _close_events(self) -> None:
+        self._loop.remove_reader(self._events)
+        self._events.close()
+
+    def _read_events(self) -> None:
+        """See the guest reset itself: it would boot again, with its agent unknown to everybody. So the VM ends."""
+        try:
+            data = self._events.recv(_READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._events)
+            return
+        self._said = (self._said + data)[-_MOST_EVENTS:]
+        if b'"rebooting"' in self._said:
+            self._cause = "the guest reset itself"
+        elif b'"panic"' in self._said:
+            self._cause = "the guest's kernel panicked"
+        elif b'"shutdown"' in self._said:
+            self._cause = self._cause or "the guest powered itself off"
+            return
+        else:
+            return
+        self._child.send_signal(signal.SIGKILL)
+
+    async def _put(self, call: str, body: object = None, *, descriptors: tuple[int, ...] = ()) -> Any:
+        return await self.api.call("PUT", f"{_API}/{call}", body, descriptors=descriptors)
+
+    async def create(self, *, landlock: bool) -> None:
+        """Make the VM with its cards, and boot it unless it is to be paused."""
+        await self.api.wait_served()
+        await self._put("vm.create", build_vm(self.spec, landlock=landlock))
+        for device in self.spec.devices:
+            if isinstance(device, NetDevice):
+                await self._put("vm.add-net", describe_net(device), descriptors=device.taps)
+            elif isinstance(device, VfioDevice):
+                await self._put("vm.add-device", describe_vfio(device))
+        if not self.spec.paused:
+            await self.resume()
+
+    async def query_state(self) -> VmState:
+        if self.has_ended:
+            return "ended"
+        info = await self.api.call("GET", f"{_API}/vm.info")
+        return _STATES.get(str(info["state"]), "ended")
+
+    async def pause(self) -> None:
+        await self._put("vm.pause")
+
+    async def resume(self) -> None:
+        if self._booted:
+            await self._put("vm.resume")
+        else:
+            await self._put("vm.boot")
+            self._booted = True
+
+    async def shut_down(self, *, timeout: float) -> None:
+        self._cause = "Cloud Hypervisor was told to end"
+        await self.api.call("PUT", f"{_API}/vmm.shutdown", timeout=timeout)
+
+    async def plug_block(self, device: BlockDevice) -> DiskAddress:
+        self._reserve(device.id)
+        name = name_disk(device.id)
+        try:
+            self.cell.show_disk(name, device.path, readonly=device.readonly)
+            address = self._read_address(device.id, await self._put("vm.add-disk", describe_disk(device)))
+            return DiskAddress("blk", address.path)
+        except BaseException:
+            self._plugged.discard(device.id)
+            self.cell.hide_disk(name)
+            raise
+
+    async def plug_net(self, device: NetDevice) -> PciAddress:
+        self._reserve(device.id)
+        try:
+            answer = await self._put("vm.add-net", describe_net(device), descriptors=device.taps)
+            return self._read_address(device.id, answer)
+        except BaseException:
+            self._plugged.discard(device.id)
+            raise
+
+    async def plug_vfio(self, device: VfioDevice) -> PciAddress:
+        self._reserve(device.id)
+        try:
+            return self._read_address(device.id, await self._put("vm.add-device", describe_vfio(device)))
+        except BaseException:
+            self._plugged.discard(device.id)
+            raise
+
+    async def resize_vcpus(self, count: int, *, timeout: float = 10.0) -> None:
+        await self._resize("vCPUs", {"desired_vcpus": count}, timeout)
+
+    async def resize_memory(self, mib: int, *, timeout: float = 10.0) -> None:
+        await self._resize("MiB", {"desired_ram": mib << 20}, timeout)
+
+    async def _resize(self, unit: str, wanted: dict[str, int], timeout: float) -> None:
+        """Ask until it can: it takes no other change while the guest has not let go of a vCPU."""
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    try:
+                        await self._put("vm.resize", wanted)
+                    except GuestError:
+                        await asyncio.sleep(_PAUSE)
+                    else:
+                        return
+        except TimeoutError as error:
+            [amount] = wanted.values()
+            raise DeadlineError(f"the guest does not have {amount} {unit} after {timeout:g} s") from error
+
+    def _reserve(self, device_id: str) -> None:
+        if device_id in self._plugged:
+            raise ExistsError(f"device {device_id} is plugged in already")
+        self._plugged.add(device_id)
+
+    def _read_address(self, device_id: str, answer: Any) -> PciAddress:
+        try:
+            return PciAddress(read_slot(answer))
+        except (ValueError, KeyError, TypeError) as error:
+            said = json.dumps(answer)[:200]
+            raise GuestError(f"Cloud Hypervisor does not say where device {device_id} is: {said}") from error
+
+    async def _has(self, device_id: str) -> bool:
+        return device_id in ((await self.api.call("GET", f"{_API}/vm.info")).get("device_tree") or {})
+
+    async def unplug(self, device_id: str, *, timeout: float = 10.0) -> None:
+        """Take a device out. Raise NotFoundError, or DeadlineError when the guest does not let go of it."""
+        if device_id not in self._plugged:
+            raise NotFoundError(f"no device {device_id} was plugged in")
+        await self._put("vm.remove-device", {"id": device_id})
+        try:
+            async with asyncio.timeout(timeout):
+                while await self._has(device_id):  # noqa: ASYNC110 - it tells of the guest's answer by no event
+                    await asyncio.sleep(_PAUSE)
+        except TimeoutError as error:
+            raise DeadlineError(f"the guest did not let go of device {device_id} within {timeout:g} s") from error
+        self._plugged.discard(device_id)
+        self.cell.hide_disk(name_disk(device_id))

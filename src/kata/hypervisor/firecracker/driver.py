@@ -1,0 +1,178 @@
+"""The Firecracker driver: a jail with what the VM needs, Firecracker in it by its jailer, and the calls to start it."""
+
+import asyncio
+import os
+import re
+import socket
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from kata.config.model import HypervisorConfig
+from kata.errors import HostError, KataError, NotFoundError, StartError, UnsupportedError
+from kata.hypervisor.accelerator import choose_accelerator
+from kata.hypervisor.cell import Cell
+from kata.hypervisor.console import Console
+from kata.hypervisor.driver import Capabilities
+from kata.hypervisor.firecracker.request import EMPTY, IMAGE, INITRD, KERNEL, VSOCK_SOCKET, name_disk
+from kata.hypervisor.firecracker.vm import FirecrackerVm
+from kata.hypervisor.identity import derive_user_id
+from kata.hypervisor.rest import RestApi
+from kata.hypervisor.spec import BlockDevice, VmSpec
+from kata.sys.digest import digest_bytes
+from kata.sys.program import find_program
+from kata.transport.boundedlog import BoundedLog
+from kata.transport.child import start_child
+from kata.transport.toolversion import ask_version
+
+OLDEST = (1, 16)
+_PROGRAM, _JAILER = "firecracker", "jailer"
+_VERSION = re.compile(r"Firecracker v(\d+)\.(\d+)(\.\d+)?")
+_JAIL = "jail"
+_API_SOCKET = "api.sock"
+_LOG, _METRICS = "log.fifo", "metrics.fifo"
+_SECTOR = 512
+
+
+class FirecrackerSettings(NamedTuple):
+    """What an operator may set."""
+
+    path: str = _PROGRAM
+    jailer: str = _JAILER
+    accelerator: str = "auto"
+    console_limit: int = 1 << 20
+    """Bytes of the guest's console that are kept, and of each of the VMM's logs."""
+
+
+class Firecracker:
+    """The driver. Making one probes the machine; that is cached in the state directory."""
+
+    name = "firecracker"
+    warning = ""
+
+    def __init__(self, settings: FirecrackerSettings, state_directory: str | None) -> None:
+        self.settings = settings
+        self.path, self.version = find_binary(settings.path, state_directory)
+        jailer = find_program(settings.jailer)
+        if jailer is None:
+            hint = "install it with Firecracker, or set jailer_path in [hypervisor.firecracker]"
+            raise NotFoundError(f"there is no jailer at {settings.jailer}", hint=hint)
+        self._jailer = jailer
+        if choose_accelerator(settings.accelerator, state_directory).accelerator != "kvm":
+            reason = choose_accelerator("auto", state_directory).reason
+            raise UnsupportedError(f"Firecracker needs KVM, and {reason}", hint="use QEMU, which can emulate")
+
+    def find_capabilities(self) -> Capabilities:
+        return Capabilities(
+            channels=("hybrid-vsock",),
+            accelerator="kvm",
+            block_hotplug=True,
+            pause=True,
+            balloon=True,
+            opens_taps=True,
+        )
+
+    def find_hybrid_socket(self, spec_directory: str, sandbox: str) -> str:
+        return f"{self._find_cell(spec_directory, sandbox).path}/{VSOCK_SOCKET}"
+
+    def _find_cell(self, spec_directory: str, sandbox: str) -> Cell:
+        # The directory that jailer(1) makes itself of its arguments.
+        below = f"{os.path.basename(os.path.realpath(self.path))}/{name_jail(sandbox)}/root"
+        return Cell(f"{spec_directory}/{_JAIL}", derive_user_id(sandbox), below=below)
+
+    def identify(self, spec: VmSpec) -> tuple[str, tuple[str, ...]]:
+        raise UnsupportedError(f"sandbox {spec.id}: VMs of Firecracker are not saved")
+
+    async def start(self, spec: VmSpec, *, timeout: float = 30.0) -> FirecrackerVm:
+        console, vmm_console = socket.socketpair()
+        cell = self._find_cell(spec.directory, spec.id)
+        limit = self.settings.console_limit
+        with ExitStack() as temporary, ExitStack() as undo:
+            temporary.callback(vmm_console.close)
+            undo.callback(console.close)
+            cell.open()
+            undo.callback(cell.release)
+            _fill_cell(cell, spec)
+            log = _open_log(spec, "firecracker.log", limit, undo)
+            metrics = _open_log(spec, "firecracker-metrics.log", limit, undo)
+            console_log = _open_log(spec, "console.log", limit, undo)
+            for name, target in ((_LOG, log), (_METRICS, metrics)):
+                reader = Console(cell.make_fifo(name), target)
+                undo.callback(reader.close)
+            argv = build_arguments(self._jailer, os.path.realpath(self.path), cell, name_jail(spec.id))
+            name = f"Firecracker of sandbox {spec.id}"
+            child = start_child(name, argv, log=log, output=vmm_console.fileno())
+            api = RestApi(f"{cell.path}/{_API_SOCKET}", name)
+            undo.callback(api.close)
+            vm = FirecrackerVm(spec, child, api, cell, Console(console, console_log), undo.pop_all())
+            temporary.close()
+        try:
+            async with asyncio.timeout(timeout):
+                await vm.run_or_end(asyncio.create_task(vm.create()))
+        except BaseException as error:
+            # Cancelled or failed: the VM is nobody's, so it goes, and what it said goes into the error.
+            ending = await vm.stop(timeout=0)
+            if isinstance(error, KataError | TimeoutError):
+                reason = str(error) or f"Firecracker did not start the VM within {timeout:g} s"
+                raise StartError("hypervisor", reason, console=ending.console) from error
+            raise
+        return vm
+
+
+def name_jail(sandbox: str) -> str:
+    """The jailer's id of a sandbox: it takes letters, digits and hyphens, and 64 of them."""
+    return digest_bytes(sandbox.encode()).hex()[:32]
+
+
+def build_arguments(jailer: str, firecracker: str, cell: Cell, jail: str) -> list[str]:
+    """The command line of jailer(1). cgroup and network namespace are those that it is started in.
+
+    Firecracker has its seccomp filters by default, and no MMDS unless one is asked for.
+    """
+    return [
+        *(jailer, "--id", jail, "--exec-file", firecracker),
+        *("--uid", str(cell.user), "--gid", str(cell.user), "--chroot-base-dir", cell.mount_point),
+        *("--", "--api-sock", f"/{_API_SOCKET}", "--log-path", f"/{_LOG}", "--level", "Warn"),
+        *("--metrics-path", f"/{_METRICS}"),
+    ]
+
+
+def _open_log(spec: VmSpec, name: str, limit: int, undo: ExitStack) -> BoundedLog:
+    log = BoundedLog(os.path.join(spec.directory, name), limit=limit)
+    undo.callback(log.close)
+    return log
+
+
+def _fill_cell(cell: Cell, spec: VmSpec) -> None:
+    """Show Firecracker the files and disks of a spec. Raise ConfigError."""
+    cell.show_file(KERNEL, spec.kernel, sandbox=spec.id)
+    for name, path in ((INITRD, spec.initrd), (IMAGE, spec.image)):
+        if path:
+            cell.show_file(name, path, sandbox=spec.id)
+    cell.make_file(EMPTY, _SECTOR)
+    for device in spec.devices:
+        if isinstance(device, BlockDevice):
+            cell.show_disk(name_disk(device.id), device.path, readonly=device.readonly)
+
+
+def find_binary(path: str, state_directory: str | None) -> tuple[str, str]:
+    """Path and version. Raise NotFoundError when there is none, UnsupportedError when it is too old."""
+    found = find_program(path)
+    if found is None:
+        raise NotFoundError(
+            f"there is no Firecracker at {path}", hint="install it, or set path in [hypervisor.firecracker]"
+        )
+    printed = ask_version(found, state_directory)
+    match = _VERSION.match(printed)
+    if match is None:
+        raise HostError(f"{found} --version printed no version of Firecracker but {printed!r}")
+    version = match[0].rpartition("v")[2]
+    if (int(match[1]), int(match[2])) < OLDEST:
+        hint = f"{'.'.join(map(str, OLDEST))} or newer is needed"
+        raise UnsupportedError(f"Firecracker {version} at {found} is too old", hint=hint)
+    return found, version
+
+
+def open_configured(config: HypervisorConfig, state_directory: str | None) -> Firecracker:
+    """The driver as the operator wants it."""
+    settings = FirecrackerSettings(config.path or _PROGRAM, config.jailer_path or _JAILER, config.accelerator)
+    return Firecracker(settings, state_directory)

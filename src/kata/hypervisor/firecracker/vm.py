@@ -1,0 +1,103 @@
+"""A running Firecracker."""
+
+import asyncio
+from contextlib import ExitStack
+
+from kata.errors import ExistsError, NotFoundError, StateError
+from kata.hypervisor.cell import Cell
+from kata.hypervisor.console import Console
+from kata.hypervisor.driver import VmExit
+from kata.hypervisor.firecracker.request import (
+    EMPTY,
+    PAUSE,
+    RESUME,
+    START,
+    Call,
+    Place,
+    build_calls,
+    describe_exchange,
+    list_places,
+    name_disk,
+)
+from kata.hypervisor.rest import RestApi, RestProcess
+from kata.hypervisor.spec import BlockDevice, DiskAddress, VmSpec, VmState
+from kata.transport.child import Child, Ending
+
+_STATES: dict[str, VmState] = {"Not started": "created", "Running": "running", "Paused": "paused"}
+
+
+class FirecrackerVm(RestProcess):
+    """One Firecracker process."""
+
+    name = "Firecracker"
+    vcpu_threads = "fc_vcpu"
+
+    def __init__(self, spec: VmSpec, child: Child, api: RestApi, cell: Cell, console: Console, undo: ExitStack) -> None:
+        super().__init__(spec, child, api, cell, console, undo)
+        self._started = False
+        self._free = list_places(spec)
+        self._plugged: dict[str, Place] = {}
+        self._plugging = asyncio.Lock()
+
+    async def _call(self, call: Call) -> None:
+        await self.api.call(call.method, call.target, call.body)
+
+    async def create(self) -> None:
+        """Describe the VM, and start it unless it is to be paused."""
+        await self.api.wait_served()
+        for call in build_calls(self.spec):
+            await self._call(call)
+        if not self.spec.paused:
+            await self.resume()
+
+    async def query_state(self) -> VmState:
+        if self.has_ended:
+            return "ended"
+        return _STATES.get(str((await self.api.call("GET", "/"))["state"]), "ended")
+
+    async def pause(self) -> None:
+        await self._call(PAUSE)
+
+    async def resume(self) -> None:
+        await self._call(RESUME if self._started else START)
+        self._started = True
+
+    def _describe_exit(self, ending: Ending) -> VmExit:
+        leaving = super()._describe_exit(ending)
+        # It has no power button and no ACPI: a guest ends it by resetting itself, whatever it meant.
+        if ending.returncode == 0 and not leaving.panicked:
+            return leaving._replace(reason="the guest reset itself")
+        return leaving
+
+    async def plug_block(self, device: BlockDevice) -> DiskAddress:
+        if device.id in self._plugged:
+            raise ExistsError(f"device {device.id} is plugged in already")
+        async with self._plugging:
+            place = next((place for place in self._free if place.readonly == device.readonly), None)
+            if place is None:
+                kind = "read-only" if device.readonly else "writable"
+                raise StateError(f"device {device.id} finds no free {kind} disk in its VM")
+            name = name_disk(device.id)
+            self.cell.show_disk(name, device.path, readonly=device.readonly)
+            try:
+                await self._call(describe_exchange(place, name))
+            except BaseException:
+                self.cell.hide_disk(name)
+                raise
+            self._free.remove(place)
+            self._plugged[device.id] = place
+        return DiskAddress("mmioblk", place.node)
+
+    async def unplug(self, device_id: str, *, timeout: float = 10.0) -> None:
+        """Take what is behind a disk away; the guest has unmounted it, and is not asked. Raise NotFoundError."""
+        place = self._plugged.get(device_id)
+        if place is None:
+            raise NotFoundError(f"no device {device_id} was plugged in")
+        async with asyncio.timeout(timeout):
+            await self._call(describe_exchange(place, EMPTY))
+        del self._plugged[device_id]
+        self._free.append(place)
+        self.cell.hide_disk(name_disk(device_id))
+
+    async def stop(self, *, timeout: float = 2.0) -> VmExit:  # noqa: ARG002 - it knows no polite way
+        return await super().stop(timeout=0)

@@ -1,0 +1,158 @@
+"""VMMs that are driven by HTTP over a Unix socket: the calls, and the process with its console and its directory."""
+
+import asyncio
+import json
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from kata.errors import Code, GuestError, KataError
+from kata.hypervisor.cell import Cell
+from kata.hypervisor.console import Console
+from kata.hypervisor.driver import VmExit
+from kata.hypervisor.refusal import RefusingVm
+from kata.hypervisor.spec import VmSpec
+from kata.protocol.text import clean_text
+from kata.sys.process import list_threads
+from kata.sys.unixsocket import open_socket_node
+from kata.transport.child import Child, Ending
+from kata.transport.http import fetch
+
+CALL_TIMEOUT = 10.0
+_LONGEST_REASON = 2000
+_PAUSE = 0.005
+
+
+class RestApi:
+    """The server at a Unix socket. `peer` names it in errors."""
+
+    def __init__(self, path: str, peer: str) -> None:
+        """The path is in a directory of the VMM's user, who may put anything there later: see `wait_served`."""
+        self._path = path
+        self._peer = peer
+        self._node = -1
+
+    async def wait_served(self) -> None:
+        """Wait until there is the socket, and keep to that one from then on, whatever comes in its place."""
+        while self._node < 0:
+            with suppress(FileNotFoundError):
+                self._node = open_socket_node(self._path)
+                self._path = f"/proc/self/fd/{self._node}"
+                return
+            await asyncio.sleep(_PAUSE)
+
+    def close(self) -> None:
+        """Let go of the socket. May be repeated."""
+        if self._node >= 0:
+            os.close(self._node)
+            self._node = -1
+
+    async def call(
+        self,
+        method: str,
+        target: str,
+        body: object = None,
+        *,
+        timeout: float = CALL_TIMEOUT,
+        descriptors: Sequence[int] = (),
+    ) -> Any:
+        """Return what it answers, decoded. Raise GuestError with its own words where it refuses, DeadlineError."""
+        content = b"" if body is None else json.dumps(body).encode()
+        response = await fetch(
+            self._path, target, self._peer, method=method, body=content, timeout=timeout, descriptors=descriptors
+        )
+        text = response.body.decode(errors="replace")
+        if response.status >= 300:
+            reason = clean_text(_find_reason(text))[:_LONGEST_REASON]
+            raise GuestError(f"{self._peer} refused {method} {target}: {reason}", status=Code.FAILED_PRECONDITION)
+        try:
+            return json.loads(text) if text else None
+        except ValueError as error:
+            raise GuestError(f"{self._peer} answered {target} with no JSON") from error
+
+
+def _find_reason(text: str) -> str:
+    """Firecracker says `{"fault_message": …}`, Cloud Hypervisor a list from the outermost error to its cause."""
+    with suppress(ValueError):
+        said = json.loads(text)
+        if isinstance(said, dict) and "fault_message" in said:
+            return str(said["fault_message"])
+        if isinstance(said, list):
+            return ": ".join(map(str, said))
+    return text
+
+
+class RestProcess(RefusingVm):
+    """One VMM's process, its console, its directory, and all that was opened for it. A driver's `Vm` builds on it.
+
+    `vcpu_threads` is how the names of its vCPU threads begin; a number follows.
+    """
+
+    vcpu_threads = "vcpu"
+
+    def __init__(self, spec: VmSpec, child: Child, api: RestApi, cell: Cell, console: Console, undo: ExitStack) -> None:
+        self.spec = spec
+        self.pid = child.pid
+        self.start_ticks = child.start_ticks
+        self.api = api
+        self.cell = cell
+        self._child = child
+        self._console = console
+        self._undo = undo
+        self._cause = ""
+
+    async def run_or_end(self, starting: "asyncio.Task[None]") -> None:
+        """Wait for the calls that start the VM, or for the end of the VMM, whichever is first. Raise GuestError."""
+        ending = asyncio.create_task(self._child.wait())
+        try:
+            await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done() and starting.exception() is not None:
+                # It hangs up a moment before it has ended; its last words say more than a closed socket.
+                await asyncio.wait({ending}, timeout=1.0)
+            if ending.done() and (not starting.done() or starting.exception() is not None):
+                raise GuestError(f"{self.name} {ending.result().describe()}")
+            await starting
+        finally:
+            starting.cancel()
+            ending.cancel()
+            await asyncio.gather(starting, ending, return_exceptions=True)
+
+    def read_console(self) -> str:
+        return self._console.read_tail()
+
+    async def wait_exit(self) -> VmExit:
+        return self._describe_exit(await self._child.wait())
+
+    def _describe_exit(self, ending: Ending) -> VmExit:
+        console = self.read_console()
+        panicked = "Kernel panic" in console
+        cause = self._cause or f"{self.name} {ending.describe()}"
+        reason = "the guest's kernel panicked" if panicked else cause
+        return VmExit(ending.returncode, reason, console, panicked)
+
+    async def list_vcpu_threads(self) -> dict[int, int]:
+        threads = {}
+        for thread, name in list_threads(self.pid).items():
+            number = name.removeprefix(self.vcpu_threads).strip()
+            if name.startswith(self.vcpu_threads) and number.isdigit():
+                threads[int(number)] = thread
+        return threads
+
+    async def shut_down(self, *, timeout: float) -> None:
+        """Ask the VMM to end. Raise what the call raises."""
+
+    async def stop(self, *, timeout: float = 2.0) -> VmExit:
+        if self._child.ending is None and timeout > 0:
+            with suppress(KataError, TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self.shut_down(timeout=timeout)
+                    await self._child.wait()
+        leaving = self._describe_exit(await self._child.stop())
+        self._console.close()
+        self._undo.close()
+        return leaving
+
+    @property
+    def has_ended(self) -> bool:
+        return self._child.ending is not None

@@ -1,0 +1,75 @@
+"""What goes into L1: this tree, the tools of its tests, the guest's artefacts, the VMMs that this machine has."""
+
+import io
+import os
+import shutil
+import tarfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+TREE = Path(__file__).parents[2]
+_ARTEFACTS = Path(os.environ.get("KATA_ARTEFACTS", "/usr/local/share/kata-containers"))
+_FOLDERS = ("src", "tests", "packaging", "tools", "pyproject.toml")
+_LIBRARIES = (
+    "pytest", "_pytest", "py.py", "pluggy", "iniconfig", "packaging", "pygments", "pytest_asyncio",
+    "pytest_timeout.py", "typing_extensions.py", "hypothesis", "_hypothesis_globals.py", "sortedcontainers",
+)  # fmt: skip
+_VMMS = ("cloud-hypervisor", "firecracker", "jailer")
+GUEST = "usr/local/share/kata-containers"
+_SITE = "lab/site"
+_PLUGINS = "-p pytest_asyncio.plugin -p pytest_timeout"
+
+
+def find_vmm(name: str) -> Path | None:
+    """Return a VMM that is no package of Debian's: in KATA_TEST_BIN, on the PATH, or where `make lab` keeps its own."""
+    places = (os.environ.get("KATA_TEST_BIN", ""), os.environ.get("PATH", ""), "/var/cache/kata-containers/lab-bin")
+    found = shutil.which(name, path=os.pathsep.join(place for place in places if place))
+    return Path(found) if found else None
+
+
+class Run(NamedTuple):
+    """One run of pytest: its report is junit-NAME.xml. With a `driver` sandboxes are started with that one."""
+
+    name: str
+    arguments: tuple[str, ...]
+    driver: str = ""
+
+
+def write_job(target: Path, stage: Path, runs: list[Run], *, limit: int) -> None:
+    """Write the tar: `stage` is laid over L1's root, `limit` is the seconds that the job may take."""
+    site = Path(pytest.__file__).parents[1]
+    with tarfile.open(target, "w:") as archive:
+        for name in _FOLDERS:
+            archive.add(TREE / name, f"lab/tree/{name}")
+        for name in (*_LIBRARIES, *(path.name for path in site.glob("*.dist-info"))):
+            if (site / name).exists():
+                archive.add(site / name, f"{_SITE}/{name}")
+        for name in ("vmlinux.container", "vmlinuz.container"):
+            archive.add(_ARTEFACTS / name, f"{GUEST}/{name}")
+        for path in sorted(stage.iterdir()):
+            archive.add(path, path.name)
+        for name in _VMMS:
+            if vmm := find_vmm(name):
+                archive.add(vmm.resolve(), f"usr/local/bin/{name}")
+        _add_text(archive, "lab/run", Path(__file__).with_name("run.sh").read_text())
+        _add_text(archive, "lab/settings", f"LIMIT={limit}\n")
+        _add_text(archive, "lab/job", _write_script(runs))
+
+
+def _write_script(runs: list[Run]) -> str:
+    """All runs, one after the other; the status is 0 if each one's is."""
+    lines = [f"export PYTHONPATH=/{_SITE} KATA_LAB=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", "status=0"]
+    for run in runs:
+        words = " ".join(f"'{word}'" for word in run.arguments)
+        report = f"-o junit_family=xunit1 --junitxml=/lab/results/junit-{run.name}.xml"
+        pytest = f"python3 -m pytest {_PLUGINS} -o cache_dir=/tmp/cache --basetemp=/tmp/t {report} {words}"
+        lines.append(f"KATA_TEST_HYPERVISOR={run.driver} {pytest} || status=1")
+    return "\n".join([*lines, "exit $status", ""])
+
+
+def _add_text(archive: tarfile.TarFile, name: str, text: str) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(text.encode()), 0o755
+    archive.addfile(member, io.BytesIO(text.encode()))

@@ -1,0 +1,125 @@
+"""What Cloud Hypervisor is asked for, checked against its own description of its interface."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kata.errors import ConfigError, UnsupportedError
+from kata.hypervisor.clh.driver import build_arguments
+from kata.hypervisor.clh.request import build_vm, describe_disk, describe_net, describe_vfio, read_slot
+from kata.hypervisor.spec import (
+    Balloon,
+    BlockDevice,
+    HybridVsock,
+    NetDevice,
+    Rng,
+    SerialPort,
+    SharedFs,
+    VfioDevice,
+    VmSpec,
+)
+from openapi import Description, load_description
+
+SPEC = VmSpec(
+    id="box",
+    directory="/run/box",
+    kernel="/boot/vmlinux",
+    image="/srv/root.img",
+    vcpus=1,
+    memory_mib=512,
+    kernel_parameters=("console=ttyS0", "quiet"),
+    devices=(
+        HybridVsock(3),
+        Rng(),
+        Balloon(),
+        SharedFs("kataShared", -1, 512, "/run/box/virtiofsd.sock"),
+        BlockDevice("data", "/dev/sdx", readonly=True, direct=True),
+        NetDevice("net0", "02:00:00:00:00:01", (7, 8), mtu=1400),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def description() -> Description:
+    return load_description("cloud-hypervisor")
+
+
+def test_a_vm_with_a_device_of_each_kind_is_one_that_it_understands(description: Description) -> None:
+    config = build_vm(SPEC, landlock=True)
+
+    description.check_request("PUT", "/vm.create", config)
+    assert config["disks"][0] == {"id": "image", "path": "image", "readonly": True, "image_type": "Raw"}
+    assert config["disks"][1]["path"] == "disk-data"
+    assert config["vsock"] == {"cid": 3, "socket": "vsock.sock"}
+    assert config["fs"] == [{"tag": "kataShared", "socket": "fs-kataShared.sock", "num_queues": 1, "queue_size": 512}]
+    assert config["payload"] == {"kernel": "kernel", "cmdline": "console=ttyS0 quiet"}
+    assert config["landlock_rules"] == [{"path": ".", "access": "rw"}]
+
+
+@given(
+    vcpus=st.integers(1, 64),
+    more_vcpus=st.integers(0, 64),
+    memory=st.integers(128, 1 << 16),
+    more_memory=st.integers(0, 1 << 16),
+    hugepages=st.booleans(),
+    landlock=st.booleans(),
+)
+def test_any_size_is_one_that_it_understands(
+    vcpus: int, more_vcpus: int, memory: int, more_memory: int, hugepages: bool, landlock: bool
+) -> None:
+    spec = SPEC._replace(vcpus=vcpus, memory_mib=memory, hugepages=hugepages)
+    spec = spec._replace(max_vcpus=vcpus + more_vcpus, max_memory_mib=memory + more_memory)
+    config = build_vm(spec, landlock=landlock)
+
+    load_description("cloud-hypervisor").check_request("PUT", "/vm.create", config)
+    assert config["memory"]["size"] == memory << 20
+    assert config["memory"].get("hotplug_size", 0) % (128 << 20) == 0
+    assert config["cpus"]["max_vcpus"] == vcpus + more_vcpus
+
+
+def test_what_is_plugged_in_later_is_understood(description: Description) -> None:
+    description.check_request("PUT", "/vm.add-disk", describe_disk(BlockDevice("a" * 30, "/dev/sdx")))
+    description.check_request("PUT", "/vm.add-net", describe_net(NetDevice("net1", "02:00:00:00:00:02", (5,))))
+    description.check_request("PUT", "/vm.add-device", describe_vfio(VfioDevice("gpu", "0000:01:00.0")))
+    description.check_request("PUT", "/vm.remove-device", {"id": "data"})
+    for call in ("vm.boot", "vm.pause", "vm.resume", "vmm.shutdown"):
+        description.check_request("PUT", f"/{call}", None)
+    description.check_request("GET", "/vm.info", None)
+
+
+def test_a_card_has_a_queue_for_each_direction_of_each_tap() -> None:
+    assert describe_net(NetDevice("net0", "02:00:00:00:00:01", (7, 8)))["num_queues"] == 4
+
+
+def test_an_initrd_is_named_and_no_disk_is_added_for_it() -> None:
+    config = build_vm(SPEC._replace(image=None, initrd="/boot/initrd", devices=()), landlock=False)
+    assert config["payload"]["initramfs"] == "initrd"
+    assert "disks" not in config
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"vcpus": 0}, "cannot have 0 vCPUs"),
+        ({"max_vcpus": 1, "vcpus": 2}, "2 vCPUs of at most 1"),
+        ({"max_memory_mib": 128}, "512 MiB of at most 128 MiB"),
+        ({"initrd": "/boot/initrd"}, "both an image and an initrd"),
+    ],
+)
+def test_a_vm_that_cannot_be_is_refused_by_its_name(change: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=f"sandbox box .*{says}|sandbox box has {says}"):
+        build_vm(SPEC._replace(**change), landlock=False)  # type: ignore[arg-type]
+
+
+def test_a_device_that_it_has_not_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="SerialPort, which Cloud Hypervisor has not"):
+        build_vm(SPEC._replace(devices=(SerialPort("kata.vport.1024", "/run/x"),)), landlock=False)
+
+
+def test_the_guests_slot_is_read_from_its_answer() -> None:
+    assert read_slot({"id": "data", "bdf": "0000:00:0a.0"}) == "0a"
+
+
+def test_seccomp_is_asked_for_by_name() -> None:
+    argv = build_arguments("/bin/cloud-hypervisor", 5, 6)
+    assert argv[1:] == ["--api-socket", "fd=5", "--event-monitor", "fd=6", "--seccomp", "true"]
