@@ -26,7 +26,7 @@ help: ## show this
 
 demo: ## run a container in a VM on a machine that has nothing yet, and show what proves it
 	tools/install-host-packages run image demo
-	@if [ -e $(SHARE)/vmlinux.container ]; then $(MAKE) --no-print-directory install-code; \
+	@if [ -e $(SHARE)/vmlinux.container ]; then $(MAKE) --no-print-directory install; \
 	else $(MAKE) --no-print-directory install KATA_KERNEL=debian; fi
 	tools/demo $(PREFIX)/bin/kata-runtime
 

@@ -61,7 +61,7 @@ def build_initrd(directory: Path) -> Path:
     return packed
 
 
-def time_bare_boot(directory: Path, initrd: Path) -> float:
+def time_bare_init(directory: Path, initrd: Path) -> float:
     """Return the seconds from starting QEMU to the init's first word. Raise RuntimeError when it never comes."""
     artifacts = Artifacts(find_artifacts(load_configuration(None).hypervisor).kernel, initrd=str(initrd))
     with _launch(directory, artifacts, ports=()) as launch:

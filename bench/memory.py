@@ -18,11 +18,15 @@ def measure_sandbox(runtime: Runtime, bundle: Path) -> dict[str, float]:
     """
     with create_container(runtime, bundle) as container:
         runtime.call("start", container)
-        directory = find_sandbox_dir(str(runtime.root), container)
-        found: dict[str, float] = {}
-        for pid in _list_processes(directory, container):
-            name = _name(pid)
-            found[name] = found.get(name, 0.0) + read_pss(pid)
+        return measure_container(runtime, container)
+
+
+def measure_container(runtime: Runtime, container: str) -> dict[str, float]:
+    """Do the same of a container that runs."""
+    found: dict[str, float] = {}
+    for pid in _list_processes(find_sandbox_dir(str(runtime.root), container), container):
+        name = _name(pid)
+        found[name] = found.get(name, 0.0) + read_pss(pid)
     return {**found, "sandbox": sum(found.values())}
 
 
@@ -32,7 +36,7 @@ def _list_processes(directory: str, container: str) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             words = _read_words(int(entry.name))
-            if container in words and ("serve" in words or "create" in words):
+            if container in words and ("serve" in words or "create" in words or "run" in words):
                 roots.append(int(entry.name))
     if not roots:
         raise RuntimeError(f"no process serves {directory}")

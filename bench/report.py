@@ -41,8 +41,11 @@ def build_report(seconds: Samples, memory: Mapping[str, float], machine: Mapping
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     ratios = {}
     for name, (over, under) in {
-        "cold_over_bare_boot": ("cold_run", "bare_boot"),
-        "cold_over_runc": ("cold_run", "runc_run"),
+        "clone_over_floor": ("clone", "floor"),
+        "clone_over_cold": ("clone", "cold"),
+        "cold_over_bare_boot": ("cold", "bare_boot"),
+        "cold_over_bare_init": ("cold", "bare_init"),
+        "clone_over_runc": ("clone", "runc"),
         "stdout_over_runc": ("stdout_1gib", "runc_stdout_1gib"),
         "stdin_over_runc": ("stdin_1gib", "runc_stdin_1gib"),
         "veth_over_runc": ("veth_1gib", "runc_veth_1gib"),

@@ -17,25 +17,21 @@ sys.path[:0] = [str(_PROJECT), str(_PROJECT / "src")]
 from bench.bundle import make_bundle  # noqa: E402 - found by the line above
 from bench.engine import read_shim, start_engine, time_exec  # noqa: E402 - the same
 from bench.files import attach_disk, build_program, time_disk, time_share  # noqa: E402 - the same
-from bench.guest import build_initrd, time_bare_boot  # noqa: E402 - the same
 from bench.link import make_namespace, time_link  # noqa: E402 - the same
-from bench.memory import measure_agent, measure_sandbox, read_pss  # noqa: E402 - the same
+from bench.memory import measure_agent, read_pss  # noqa: E402 - the same
+from bench.plot import draw_distributions  # noqa: E402 - the same
 from bench.report import build_report, describe_machine, format_table, write_report  # noqa: E402 - the same
 from bench.runtime import (  # noqa: E402 - the same
     Runtime,
-    create_container,
     find_runtimes,
     time_command_input,
     time_command_output,
     time_input,
     time_output,
-    time_run,
 )
 from bench.shim import time_shim  # noqa: E402 - the same
-from kata.observe.timeline import read_phases  # noqa: E402 - the same
-from kata.sandbox.store import find_sandbox_dir  # noqa: E402 - the same
+from bench.starts import measure_crowds, measure_starts  # noqa: E402 - the same
 
-_PHASE = "phase "
 _PAGES = 1000
 _FILES = 1000
 _LINK_SHARE = 16
@@ -48,47 +44,33 @@ def main() -> int:
         directory = Path(name)
         kata, runc = find_runtimes(directory)
         samples: dict[str, list[float]] = defaultdict(list)
-        _measure_starts(directory, kata, runc, options.runs, samples)
-        sleeper = make_bundle(directory / "sleeper", ("sleep", "1000"))
-        memory = measure_sandbox(kata, sleeper) | {"agent_in_guest": measure_agent(directory)}
+        setup = measure_starts(directory, kata, runc, options.runs, samples)
+        memory = measure_crowds(directory, kata, setup, options.crowds, samples)
+        memory["agent_in_guest"] = measure_agent(directory)
+        kata.call("factory", "init")
         _measure_transfers(directory, (kata, runc), options, samples)
         _measure_links(directory, (kata, runc), options, samples)
         _measure_files(directory, (kata, runc), options, samples)
-        memory["shim"] = _measure_engine(directory, sleeper / "rootfs", options, samples)
+        sleeper = make_bundle(directory / "sleeper", ("sleep", "1000"))
+        memory["shim_pss"] = _measure_engine(directory, sleeper / "rootfs", options, samples)
         report = build_report(samples, memory, describe_machine())
     write_report(report, options.output)
+    crowds = {f"{size} at once": samples[f"clone_of_{size}"] for size in options.crowds}
+    options.plot.write_text(draw_distributions(crowds))
     print(format_table(report))
     return 0
 
 
 def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure cold start, memory and throughput.")
-    parser.add_argument("--runs", type=int, default=7, help="cold starts of each kind")
-    parser.add_argument("--transfers", type=int, default=3, help="transfers of each kind and direction")
+    parser.add_argument("--runs", type=int, default=7, help="starts of each kind")
+    parser.add_argument("--crowds", type=int, nargs="+", default=[1, 10, 30], help="how many clones start at once")
+    parser.add_argument("--plot", type=Path, default=_PROJECT / "build/starts.svg", help="where the picture goes")
+    parser.add_argument("--transfers", type=int, default=3, help="transfers of each kind and direction; 0: none")
     parser.add_argument("--execs", type=int, default=20, help="processes executed by ctr in a container of each kind")
     parser.add_argument("--mib", type=int, default=1024, help="size of a transfer; figures are scaled to 1 GiB")
     parser.add_argument("--output", type=Path, default=_PROJECT / "build/bench.json")
     return parser.parse_args()
-
-
-def _measure_starts(directory: Path, kata: Runtime, runc: Runtime, runs: int, samples: dict[str, list[float]]) -> None:
-    initrd = build_initrd(directory)
-    bundle = make_bundle(directory / "true", ("true",))
-    for number in range(runs):
-        print(f"cold starts: {number + 1} of {runs}", file=sys.stderr, flush=True)
-        samples["bare_boot"].append(time_bare_boot(directory, initrd))
-        samples["cold_run"].append(time_run(kata, bundle))
-        samples["runc_run"].append(time_run(runc, bundle))
-        for phase, seconds in _time_phases(kata, bundle).items():
-            samples[_PHASE + phase].append(seconds)
-
-
-def _time_phases(kata: Runtime, bundle: Path) -> dict[str, float]:
-    """Return what one more start spends its time on: `run` leaves no timeline, so this one is made in steps."""
-    with create_container(kata, bundle) as container:
-        kata.call("start", container)
-        phases = read_phases(f"{find_sandbox_dir(str(kata.root), container)}/timeline.json")
-    return {phase.name: phase.ms / 1e3 for phase in phases}
 
 
 def _measure_transfers(

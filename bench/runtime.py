@@ -16,14 +16,15 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A runtime's program with a state directory of its own."""
+    """A runtime's program with a state directory of its own, and the options of all its commands."""
 
     name: str
     program: str
     root: Path
+    options: tuple[str, ...] = ()
 
     def build_command(self, *words: str) -> list[str]:
-        return [self.program, "--root", str(self.root), *words]
+        return [self.program, "--root", str(self.root), *self.options, *words]
 
     def call(self, *words: str) -> None:
         """Run a command to its end. Raise CalledProcessError."""
@@ -44,11 +45,16 @@ def name_container() -> str:
     return f"bench-{os.getpid()}-{next(_numbers)}"
 
 
-def time_run(runtime: Runtime, bundle: Path) -> float:
-    """Return the seconds that `run` of a bundle takes as a whole. Raise CalledProcessError."""
+def time_first_output(runtime: Runtime, bundle: Path) -> float:
+    """Return the seconds from the command to the first output of a container that says a word and ends."""
     began = time.monotonic()
-    runtime.call("run", "--bundle", str(bundle), name_container())
-    return time.monotonic() - began
+    with _open_command(_build_run(runtime, bundle), stdin=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        said = os.read(process.stdout.fileno(), 4096)
+        took = time.monotonic() - began
+    if not said:
+        raise RuntimeError(f"{runtime.name} ran {bundle} without a word of it")
+    return took
 
 
 @contextmanager
