@@ -97,6 +97,17 @@ class Containerd:
         self.succeed("images", "import", str(archive))
         return self
 
+    @contextmanager
+    def configure(self, more: str) -> Iterator[None]:
+        """Have more lines in the configuration of the runtime during the block."""
+        file = self.place / "kata.toml"
+        before = file.read_text()
+        file.write_text(before + more)
+        try:
+            yield
+        finally:
+            file.write_text(before)
+
     def start(self) -> None:
         """Start the daemon and wait until it answers."""
         with (self.place / "containerd.log").open("ab") as log:

@@ -1,6 +1,7 @@
 """Containers run on the root file systems of each snapshotter, and nothing of them stays mounted."""
 
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -41,20 +42,48 @@ def test_a_container_reads_and_writes_its_root_file_system(current: Containerd, 
     if snapshotter == "erofs" and shutil.which("mkfs.erofs") is None:
         pytest.skip("MISSING mkfs.erofs: run tools/install-host-packages test")
     _require_snapshotter(current, snapshotter)
-    before = Path("/proc/self/mountinfo").read_text()
+    before = _list_mounts(current.place)
     name = current.name(snapshotter)
     done = current.run("run", "--rm", "--runtime", RUNTIME, "--snapshotter", snapshotter, IMAGE, name, *_PROGRAM)
 
     assert (done.code, done.out) == (0, "text\n/bin/busybox\n"), done
     assert not current.find_traces(name)
     _wait_for_no_loops(current.place)
-    assert Path("/proc/self/mountinfo").read_text() == before
+    assert _list_mounts(current.place) == before
 
 
-def test_a_root_file_system_of_a_file_is_let_go_of_when_the_shim_is_killed(current: Containerd) -> None:
+def _list_mounts(place: Path) -> list[str]:
+    """The mounts of this containerd; others may come and go."""
+    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(place) in line]
+
+
+@pytest.mark.parametrize(("shared", "kind"), [(False, "ext4"), (True, "virtiofs")])
+def test_a_root_file_system_of_a_file_is_a_disk_of_the_vm_unless_disks_are_disabled(
+    current: Containerd, shared: bool, kind: str
+) -> None:
+    _require_snapshotter(current, "blockfile")
+    with current.configure(f"disable_block_device_use = {str(shared).lower()}\n"):
+        name = current.name("disk")
+        flags = ("--runtime", RUNTIME, "--snapshotter", "blockfile")
+        script = "grep ' / ' /proc/mounts | cut -d ' ' -f 3; echo of the guest > /new"
+        done = current.run("run", *flags, IMAGE, name, "sh", "-c", script)
+        assert (done.code, done.out) == (0, f"{kind}\n"), done
+        source = current.succeed("snapshots", "--snapshotter", "blockfile", "mounts", "/here", name).split()[3]
+        read = subprocess.run(
+            ["debugfs", "-R", "cat /new", source], capture_output=True, text=True, check=True, timeout=30
+        )
+        assert read.stdout == "of the guest\n"
+        current.succeed("containers", "rm", name)
+
+
+def test_a_shared_root_file_system_of_a_file_is_let_go_of_when_the_shim_is_killed(current: Containerd) -> None:
     _require_snapshotter(current, "blockfile")
     flags = ("--snapshotter", "blockfile")
-    with watch_events(current) as events, current.hold("sleep", "1000", flags=flags) as name:
+    with (
+        current.configure("disable_block_device_use = true\n"),
+        watch_events(current) as events,
+        current.hold("sleep", "1000", flags=flags) as name,
+    ):
         assert _list_loops(current.place)
         kill_process(current.find_shim(name))
         events.wait_for("/tasks/delete", name)

@@ -557,7 +557,7 @@ async def test_storages_of_memory_have_their_size_and_group(vm: AgentVm) -> None
 
 
 async def test_unknown_and_refused_calls_are_unimplemented(vm: AgentVm) -> None:
-    for method in ("SetPolicy", "AddSwap", "GetIPTables", "MemAgentMemcgSet", "ResizeVolume", "NoSuchThing"):
+    for method in ("SetPolicy", "AddSwap", "GetIPTables", "MemAgentMemcgSet", "NoSuchThing"):
         await check_refusal(vm, Code.UNIMPLEMENTED, method, types.Empty())
 
 

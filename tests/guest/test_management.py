@@ -71,7 +71,7 @@ def test_a_volumes_fill_is_told_by_its_path_on_the_host(engine: Engine, pod: Con
     in_bytes = next(row for row in stats["usage"] if row["unit"] == 1)
     assert in_bytes["total"] == free.total
     assert in_bytes["used"] + in_bytes["available"] == in_bytes["total"]
-    assert (refused, "ResizeVolume is not implemented" in why) == (501, True)
+    assert (refused, "its size is the host's" in why) == (501, True)
     assert curl(engine, pod.id, f"/direct-volume/stats?path={tmp_path}")[0] == 404
 
 

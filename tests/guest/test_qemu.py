@@ -20,7 +20,7 @@ from kata.errors import ConfigError, DeadlineError, NotFoundError, StartError
 from kata.hypervisor.identity import derive_user_id
 from kata.hypervisor.qemu.driver import Qemu, QemuSettings, open_hypervisor
 from kata.hypervisor.qemu.vm import QemuVm
-from kata.hypervisor.spec import Balloon, BlockDevice, NetDevice, Rng, SerialPort, SharedFs, VmSpec
+from kata.hypervisor.spec import Balloon, BlockDevice, DiskAddress, NetDevice, Rng, SerialPort, SharedFs, VmSpec
 from kata.storage.share import Share
 from kata.storage.virtiofsd import find_virtiofsd, start_virtiofsd
 from kata.sys.process import is_alive
@@ -303,7 +303,7 @@ async def test_a_disk_comes_and_goes_while_the_vm_runs(tmp_path: Path, spec: VmS
     async with boot(open_driver(tmp_path), spec) as guest:
         await guest.run("echo up")
         place = await guest.vm.plug_block(BlockDevice("data", str(disk)))
-        assert place.source == "10/00"
+        assert place == DiskAddress("blk", "10/00")
         found = await guest.run_until(
             "ls /sys/devices/pci0000:00/0000:00:10.0/*:00.0/virtio*/block/", lambda text: text == "vda\n"
         )
@@ -314,6 +314,24 @@ async def test_a_disk_comes_and_goes_while_the_vm_runs(tmp_path: Path, spec: VmS
         assert "No such file" in await guest.run("ls /dev/vda")
         # The port is free again, and so is the id.
         assert (await guest.vm.plug_block(BlockDevice("data", str(disk), readonly=True))).source in {"10/00", "11/00"}
+    assert disk.read_bytes().startswith(b"written\n")
+
+
+async def test_disks_beyond_the_ports_come_and_go_at_the_scsi_controller(tmp_path: Path, spec: VmSpec) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"first sector".ljust(1 << 20, b"\0"))
+    async with boot(open_driver(tmp_path), spec._replace(scsi=True, hotplug_ports=0)) as guest:
+        await guest.run("echo up")
+        for number in range(3):
+            block = BlockDevice(f"data{number}", str(disk), readonly=number > 0, aio="native", direct=True)
+            assert await guest.vm.plug_block(block) == DiskAddress("scsi", f"{number}:0")
+        await guest.run_until("ls /sys/block", lambda text: "sdc" in text)
+        assert await guest.run("head -c 12 /dev/sdc") == "first sector"
+        await guest.run("echo written | dd of=/dev/sda conv=notrunc,fsync 2>/dev/null")
+        for number in range(3):
+            await guest.vm.unplug(f"data{number}", timeout=PATIENCE)
+        await guest.run_until("ls /sys/block", lambda text: "sd" not in text)
+        assert await guest.vm.plug_block(BlockDevice("data0", str(disk))) == DiskAddress("scsi", "3:0")
     assert disk.read_bytes().startswith(b"written\n")
 
 

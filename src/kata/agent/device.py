@@ -1,9 +1,12 @@
 """Devices of the host's making: where the kernel shows them, and how a container gets them."""
 
+import asyncio
+import errno
 import glob
 import os
 import re
 import stat
+import time
 from collections.abc import Iterable
 
 from kata.agent.uevent import Uevents
@@ -14,6 +17,8 @@ from kata.protocol.messages.oci import LinuxDeviceCgroup, LinuxResources, Spec
 _PCI_ROOT = "/sys/devices/pci0000:00"
 _PCI_PATH = re.compile(r"[0-9a-f]{1,2}(\.[0-7])?(/[0-9a-f]{1,2}(\.[0-7])?)*")
 _SCSI_ADDRESS = re.compile(r"[0-9]+:[0-9]+")
+_UNUSED_WITHIN = 5.0  # seconds
+_LOOK_AGAIN = 0.02
 
 HANDLERS = ("blk", "mmioblk", "scsi", "nvdimm")
 
@@ -24,7 +29,7 @@ async def find_node(driver: str, source: str, uevents: Uevents, *, timeout: floa
     `source` is a node, or for `blk` the PCI slots on the way to the device (`02/03`), or for `scsi` its `id:lun`.
     """
     if source.startswith("/dev/"):
-        return await uevents.wait_for(lambda: source if os.path.exists(source) else None, source, timeout=timeout)
+        return await uevents.wait_for(lambda: source if _can_open(source) else None, source, timeout=timeout)
     if driver == "blk" and _PCI_PATH.fullmatch(source):
         _rescan("/sys/bus/pci/rescan", "1")
         pattern = _PCI_ROOT + "".join(f"/*:*:{_slot(part)}" for part in source.split("/")) + "/virtio*/block/*"
@@ -38,6 +43,25 @@ async def find_node(driver: str, source: str, uevents: Uevents, *, timeout: floa
     return await uevents.wait_for(lambda: _find(pattern), f"block device {source}", timeout=timeout)
 
 
+async def wait_unused(node: str) -> None:
+    """Wait until no file system is on a block device any more, so that the host can take it out.
+
+    The kernel lets go of a container's mounts in the background, and writes back what it holds in doing so. As long as
+    a device is mounted, nobody else gets it exclusively (open(2), O_EXCL). After some seconds it is synced instead.
+    """
+    deadline = time.monotonic() + _UNUSED_WITHIN
+    while time.monotonic() < deadline:
+        try:
+            os.close(os.open(node, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                return
+        else:
+            return
+        await asyncio.sleep(_LOOK_AGAIN)
+    os.sync()
+
+
 def _slot(part: str) -> str:
     slot, _, function = part.partition(".")
     return f"{slot:0>2}.{function or 0}"
@@ -46,9 +70,18 @@ def _slot(part: str) -> str:
 def _find(pattern: str) -> str | None:
     for path in glob.glob(pattern):
         node = f"/dev/{os.path.basename(path)}"
-        if os.path.exists(node):
+        if _can_open(node):
             return node
     return None
+
+
+def _can_open(node: str) -> bool:
+    """Say whether a disk is there: its node is so a little before the kernel opens it."""
+    try:
+        os.close(os.open(node, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _rescan(path: str, text: str) -> None:

@@ -11,8 +11,11 @@ from collections.abc import Iterator
 
 from kata.errors import HostError, UsageError
 from kata.protocol.messages.agent import CopyFileRequest
+from kata.protocol.messages.files import SERVICE, RemoveRequest
+from kata.protocol.messages.types import Empty
 from kata.sys.beneath import open_beneath
 from kata.sys.tree import remove_tree
+from kata.transport.ttrpc import Method, Services
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY
 _IMPLICIT_MODE = 0o777
@@ -30,6 +33,28 @@ def copy_file(share: str, request: CopyFileRequest) -> None:
                 _make(directory, name, request)
     except OSError as error:
         raise HostError(f"{request.path} cannot be made in the guest: {error.strerror}") from error
+
+
+def remove_file(share: str, path: str) -> None:
+    """Remove what is at a path below the share. Raise UsageError for a path that is not allowed, HostError."""
+    parent, _, name = _find_relative(share, path).rpartition("/")
+    try:
+        with _open(share, _DIRECTORY) as root, _open(parent or ".", _DIRECTORY, root) as directory:
+            _remove(directory, name)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise HostError(f"{path} cannot be removed in the guest: {error.strerror}") from error
+
+
+def list_file_services(share: str) -> Services:
+    """Return the table of the service by which copies are removed."""
+
+    async def remove(request: RemoveRequest) -> Empty:
+        remove_file(share, request.path)
+        return Empty()
+
+    return {SERVICE: {"Remove": Method(RemoveRequest, remove)}}
 
 
 def _find_relative(share: str, path: str) -> str:
@@ -73,9 +98,11 @@ def _make(directory: int, name: str, request: CopyFileRequest) -> None:
     if kind == stat.S_IFDIR:
         _make_directory(directory, name, request)
     elif kind == stat.S_IFLNK:
-        _remove(directory, name)
-        os.symlink(request.data, name.encode(), dir_fd=directory)
-        os.chown(name, request.uid, request.gid, dir_fd=directory, follow_symlinks=False)
+        temporary = f".{name}.part"
+        _remove(directory, temporary)
+        os.symlink(request.data, temporary.encode(), dir_fd=directory)
+        os.chown(temporary, request.uid, request.gid, dir_fd=directory, follow_symlinks=False)
+        _replace(directory, temporary, name)
     elif kind in {0, stat.S_IFREG}:
         _write(directory, name, request)
     else:
@@ -111,6 +138,11 @@ def _write(directory: int, name: str, request: CopyFileRequest) -> None:
         os.fchmod(file, request.file_mode & _MODE)  # after chown, which drops set-user-id
     finally:
         os.close(file)
+    _replace(directory, temporary, name)
+
+
+def _replace(directory: int, temporary: str, name: str) -> None:
+    """Move what is finished to its place, at once where there is anything but a directory."""
     with contextlib.suppress(NotADirectoryError, FileNotFoundError):
         if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
             _remove(directory, name)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from kata.agent import clock, entropy, files, hotplug, inspect, network, volume
+from kata.agent import clock, entropy, files, hotplug, inspect, network, resize, volume
 from kata.agent.device import HANDLERS
 from kata.agent.forward import list_forward_services
 from kata.agent.options import Options
@@ -37,7 +37,6 @@ _REFUSED = {
     "MemAgentCompactSet": "it has no memory agent",
     "GetIPTables": "its image has no iptables",
     "SetIPTables": "its image has no iptables",
-    "ResizeVolume": "upstream's agent does not either",
 }
 
 _TIMED = frozenset(
@@ -246,6 +245,10 @@ class GuestService:
     async def measure_volume(self, request: agent.VolumeStatsRequest) -> Message:
         return volume.measure_volume(request.volume_guest_path)
 
+    async def resize_volume(self, request: agent.ResizeVolumeRequest) -> Message:
+        await resize.resize_volume(request.volume_guest_path, request.size, self._uevents)
+        return _EMPTY
+
     async def touch_mounts(self, _: agent.RemoveStaleVirtiofsShareMountsRequest) -> Message:
         volume.touch_mounts(SHARE)
         return _EMPTY
@@ -309,6 +312,7 @@ def build_services(sandbox: Sandbox, uevents: Uevents, options: Options, finish:
         ("CopyFile", agent.CopyFileRequest, guest.copy_file),
         ("GetMetrics", agent.GetMetricsRequest, guest.get_metrics),
         ("GetVolumeStats", agent.VolumeStatsRequest, guest.measure_volume),
+        ("ResizeVolume", agent.ResizeVolumeRequest, guest.resize_volume),
         ("RemoveStaleVirtiofsShareMounts", agent.RemoveStaleVirtiofsShareMountsRequest, guest.touch_mounts),
         ("UpdateEphemeralMounts", agent.UpdateEphemeralMountsRequest, guest.resize_ephemeral),
         *((name, Message, _refuse(name, reason)) for name, reason in _REFUSED.items()),
@@ -323,6 +327,7 @@ def build_services(sandbox: Sandbox, uevents: Uevents, options: Options, finish:
         **clock.list_clock_services(),
         **sandbox.storages.published.list_services(),
         **list_template_services(sandbox),
+        **files.list_file_services(SHARE),
         "grpc.Health": {
             "Check": Method(health.CheckRequest, up.check),
             "Version": Method(health.CheckRequest, up.version),

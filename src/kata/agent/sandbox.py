@@ -109,7 +109,7 @@ class Sandbox:
                     await self.remove_container(container_id, timeout=0)
                 except (KataError, OSError) as error:
                     self._log.write("warn", "container not removed", container=container_id, error=error)
-        self.storages.release_all()
+        await self.storages.release_all()
         drop_shared_namespaces()
         if self._pid_holder:
             os.kill(self._pid_holder, signal.SIGKILL)
@@ -203,13 +203,13 @@ class Sandbox:
                 container.cgroup.kill()
                 container.cgroup.remove()
             bundle.remove()
-            self._release(container_id)
+            await self._release(container_id)
         except (KataError, OSError) as error:
             self._log.write("warn", "leftovers of a failed container", container=container_id, error=error)
 
-    def _release(self, container_id: str) -> None:
+    async def _release(self, container_id: str) -> None:
         self._submounts.release(container_id)
-        self.storages.release(self._held.pop(container_id, ()))
+        await self.storages.release(self._held.pop(container_id, ()))
         self.storages.huge_pages.release(container_id)
 
     async def start_container(self, container_id: str) -> None:
@@ -228,7 +228,7 @@ class Sandbox:
         container = self.find_container(container_id)
         await container.remove(timeout=timeout)
         del self._containers[container_id]
-        self._release(container_id)
+        await self._release(container_id)
         self._log.write("info", "container removed", container=container_id)
 
 

@@ -23,14 +23,15 @@ _MKFS_TIMEOUT = 120.0  # seconds
 
 
 class _Use:
-    """Who uses a storage. `shared` ones stay until the sandbox ends."""
+    """Who uses a storage. `shared` ones stay until the sandbox ends. `node` is the block device of one that has one."""
 
-    __slots__ = ("count", "shared", "unmount")
+    __slots__ = ("count", "node", "shared", "unmount")
 
     def __init__(self, shared: bool) -> None:
         self.count = 1
         self.shared = shared
         self.unmount = False
+        self.node = ""
 
 
 class Storages:
@@ -74,7 +75,7 @@ class Storages:
                 await self._add(storage, container_id)
                 done.append(storage.mount_point)
         except BaseException:
-            self.release(done)
+            await self.release(done)
             raise
         return done
 
@@ -104,7 +105,7 @@ class Storages:
             del self._uses[point]
             raise
 
-    def release(self, points: Iterable[str]) -> None:
+    async def release(self, points: Iterable[str]) -> None:
         """Give up storages, the last added first. Those that nobody else uses are unmounted."""
         for point in reversed(list(points)):
             use = self._uses.get(point)
@@ -112,13 +113,13 @@ class Storages:
                 continue
             use.count -= 1
             if use.count <= 0 and not use.shared:
-                self._drop(point)
+                await self._drop(point)
 
-    def release_all(self) -> None:
+    async def release_all(self) -> None:
         for point in reversed(list(self._uses)):
-            self._drop(point)
+            await self._drop(point)
 
-    def _drop(self, point: str) -> None:
+    async def _drop(self, point: str) -> None:
         use = self._uses.pop(point)
         self.published.remove(point)
         self.huge_pages.release(point)
@@ -131,6 +132,8 @@ class Storages:
             # Inside the read-only share the directory is the host's; a file as mount point is not ours either.
             if error.errno not in {errno.EROFS, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENOENT, errno.EPERM, errno.EBUSY}:
                 raise
+        if use.node:
+            await device.wait_unused(use.node)
 
     async def _add_filesystem(self, storage: Storage, _: str) -> bool:
         _mount(storage.source, storage, storage.options)
@@ -197,6 +200,7 @@ class Storages:
         if any(option.startswith("encryption_key=") for option in storage.driver_options):
             raise UnsupportedError(f"the guest cannot encrypt block storage {storage.source}")
         _mount(node, storage, storage.options)
+        self._uses[storage.mount_point].node = node
         _set_group(storage)
         return True
 

@@ -39,6 +39,6 @@ def open_bundle(path: str) -> Bundle:
         raise UsageError("JSON specification file config.json not found", hint=f"bundle {path}") from None
     spec = parse_spec(text, file)
     rootfs = os.path.join(path, spec["root"]["path"])
-    if not os.path.isdir(rootfs):
+    if not os.path.exists(rootfs):
         raise UsageError(f"invalid rootfs: stat {rootfs}: no such file or directory", hint=f"{file}: root.path")
     return Bundle(path, spec)

@@ -33,7 +33,7 @@ _RUN = (
     Flag("detach", "switch", "return as soon as the container runs", "d"),
     Flag("keep", "switch", "keep the container after it exits"),
     Flag("no-subreaper", "switch", "accepted: the runtime is no subreaper"),
-    Flag("rootfs", "text", "run a command in this directory as root file system, without a bundle"),
+    Flag("rootfs", "text", "run a command in this directory, or this image of a file system, without a bundle"),
     Flag("oci-layout", "text", "run an image from an OCI image layout, DIR[:TAG], or from a tar archive of one"),
     Flag("tty", "switch", "give the process a terminal (with --rootfs or --oci-layout)", "t"),
     Flag("interactive", "switch", "accepted: standard input is always connected", "i"),
@@ -283,6 +283,19 @@ COMMANDS = {
             1,
             1,
             "factory:run_factory",
+        ),
+        Command(
+            "direct-volume",
+            "have guests mount a volume from its device: for storage drivers",
+            "add|remove|stats|resize",
+            1,
+            1,
+            "direct_volume:run_direct_volume",
+            (
+                Flag("volume-path", "text", "path of the volume on the host"),
+                Flag("mount-info", "text", "with add: JSON with device, fstype, options and metadata"),
+                Flag("size", "text", "with resize: bytes that the volume is to have"),
+            ),
         ),
         Command(
             "gc",

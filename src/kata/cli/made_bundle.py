@@ -129,8 +129,8 @@ def _make_spec(invocation: Invocation, directory: str, args: list[str]) -> dict[
 def _find_rootfs(invocation: Invocation, directory: str) -> tuple[str, ImageConfig]:
     if invocation.text("rootfs"):
         rootfs = os.path.abspath(invocation.text("rootfs"))
-        if not os.path.isdir(rootfs):
-            raise NotFoundError(f"--rootfs {rootfs}: no such directory")
+        if not os.path.exists(rootfs):
+            raise NotFoundError(f"--rootfs {rootfs}: no such file or directory")
         return rootfs, ImageConfig()
     config = unpack_image(invocation.text("oci-layout"), f"{directory}/rootfs", f"{directory}/layout")
     with suppress(FileNotFoundError):

@@ -45,7 +45,9 @@ def _find_row(rootfs: str, name: str, file: str) -> list[str] | None:
 
 
 def _list_rows(rootfs: str, file: str) -> list[list[str]]:
-    """Return the well-formed rows of passwd(5) or group(5)."""
+    """Return the well-formed rows of passwd(5) or group(5), none where the root is an image that nobody has mounted."""
+    if not os.path.isdir(rootfs):
+        return []
     columns, ids = (7, (2, 3)) if file == "passwd" else (4, (2,))
     root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

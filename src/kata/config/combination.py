@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kata.config.model import DEFAULT_MEMORY_MIB, GUEST_OVERHEAD_MIB, LEAST_MEMORY_MIB, Configuration
+from kata.config.model import DEFAULT_MEMORY_MIB, GUEST_OVERHEAD_MIB, LEAST_MEMORY_MIB, NO_SHARED_FS, Configuration
 
 
 class Finding(NamedTuple):
@@ -48,6 +48,10 @@ def list_findings(config: Configuration) -> Iterator[Finding]:
     if vm.rx_rate_limiter_max_rate and model == "macvtap":
         hint = "internetworking_model is macvtap, which has no queue for what a VM receives; tcfilter has one"
         yield Finding("hypervisor", "rx_rate_limiter_max_rate", f"is {vm.rx_rate_limiter_max_rate}", hint)
+    if vm.shared_fs == NO_SHARED_FS and vm.disable_block_device_use:
+        yield Finding(
+            "hypervisor", "disable_block_device_use", "is true", "with shared_fs none a root is on disks only"
+        )
     if vm.enable_annotations:
         from kata.config.annotations import list_unoffered  # noqa: PLC0415 - only where the operator opened some
 

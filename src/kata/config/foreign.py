@@ -37,7 +37,7 @@ def _vital(kind: str, reason: str, *same: Any) -> Foreign:
 
 _TEE = "there are no confidential guests"
 _VIRTIO_MEM = "memory is always plugged in by virtio-mem, which needs no slots"
-_BLOCK = "a VM gets no disks but its root image"
+_BLOCK = "disks are as QEMU makes them by itself"
 _VFIO = "devices of the host are not passed through"
 _VHOST_USER = "vhost-user devices are not implemented"
 _SWAP = "swap in the guest is not implemented"
@@ -89,7 +89,6 @@ HYPERVISOR: dict[str, Foreign] = {
     "hugepage_type": _ignored("str", _HUGE, "hugetlbfs"),
     "enable_numa": _ignored("bool", _NUMA),
     "numa_mapping": _ignored("list", _NUMA),
-    "shared_fs": Foreign("str", "the only shared file system is virtio-fs", ("", "virtio-fs"), is_vital=True),
     "virtio_fs_cache_size": _ignored("int", "there is no DAX window"),
     "virtio_fs_is_dax": _ignored("bool", "there is no DAX window"),
     "virtio_fs_extra_args": _ignored(
@@ -99,12 +98,6 @@ HYPERVISOR: dict[str, Foreign] = {
         ["--thread-pool-size=1", "-o", "announce_submounts"],
     ),
     "msize_9p": _ignored("int", "the only shared file system is virtio-fs", 8192),
-    "disable_block_device_use": _exactly("bool", "root file systems on block devices are shared", True),
-    "block_device_driver": _ignored("str", _BLOCK),
-    "block_device_aio": _ignored("str", _BLOCK),
-    "block_device_cache_set": _ignored("bool", _BLOCK),
-    "block_device_cache_direct": _ignored("bool", _BLOCK),
-    "block_device_cache_noflush": _ignored("bool", _BLOCK),
     "block_device_logical_sector_size": _ignored("int", _BLOCK),
     "block_device_physical_sector_size": _ignored("int", _BLOCK),
     "queue_size": _ignored("int", _BLOCK, 128),

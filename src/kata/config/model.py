@@ -19,6 +19,11 @@ GUEST_OVERHEAD_MIB = 96
 
 DEFAULT_MEMORY_MIB = 2048
 
+NO_SHARED_FS = "none"
+
+BLOCK_DEVICE_DRIVERS = ("virtio-scsi", "virtio-blk", "virtio-blk-pci", "virtio-mmio", "virtio-blk-mmio")
+"""Upstream's words, of both runtimes. All but the first are the virtio disk of whatever bus the VM has."""
+
 
 class HypervisorConfig(NamedTuple):
     """The VMM and the VM."""
@@ -52,6 +57,9 @@ class HypervisorConfig(NamedTuple):
     """Memory that the guest's kernel and agent need on top of a pod's memory limit. Less than 96 counts as 96."""
     jailer_path: Annotated[str, Path(named=True)] = ""
     """Firecracker's jailer. Empty: `jailer` on the PATH. Firecracker is never started without."""
+    shared_fs: Annotated[str, Choice(("virtio-fs", NO_SHARED_FS))] = "virtio-fs"
+    """How the guest gets the host's files: `virtio-fs`, or `none`: roots as disks, packed if need be, and the files of
+    volumes as copies."""
     virtio_fs_daemon: Annotated[str, Path(named=True)] = ""
     """virtiofsd. Empty: the usual places."""
     virtio_fs_cache: Annotated[str, Choice(("never", "none", "metadata", "auto", "always"))] = "auto"
@@ -61,6 +69,21 @@ class HypervisorConfig(NamedTuple):
     pcie_root_port: Annotated[int, Range(0, 15, "ports")] = 2
     """Free ports for devices that nobody tells of when the VM starts: block devices of a Kubernetes pod's containers,
     and network interfaces that come later."""
+    disable_block_device_use: bool = False
+    """Mount a root file system that is on a block device or in a file on the host, and share it, instead of plugging it
+    into the VM as a disk."""
+    block_device_driver: Annotated[str, Choice(BLOCK_DEVICE_DRIVERS)] = "virtio-scsi"
+    """What disks are plugged in as. `virtio-scsi`: at one controller, as many as come; the others: a virtio disk each,
+    in a port of its own."""
+    block_device_aio: Annotated[str, Choice(("threads", "native", "io_uring"))] = "threads"
+    """How QEMU reads and writes disks: `threads`; `native` (io_submit(2)), which bypasses the host's page cache; or
+    `io_uring`."""
+    block_device_cache_set: bool = False
+    """Let `block_device_cache_direct` and `block_device_cache_noflush` count."""
+    block_device_cache_direct: bool = False
+    """Bypass the host's page cache (O_DIRECT)."""
+    block_device_cache_noflush: bool = False
+    """Answer the guest's flushes without carrying them out: quick, and what is lost with the host's power is lost."""
     network_queues: Annotated[int, Range(0, 256, "queues")] = 1
     """Pairs of queues of each network card, at most one for each virtual processor; 0 counts as 1."""
     rx_rate_limiter_max_rate: Annotated[int, Range(0, 10**12, "bits a second")] = 0

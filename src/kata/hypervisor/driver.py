@@ -33,6 +33,7 @@ class Capabilities(NamedTuple):
     accelerator: str
     fs_share: bool = False
     block_hotplug: bool = False
+    scsi: bool = False
     net_hotplug: bool = False
     vfio: bool = False
     multi_queue: bool = False
@@ -89,6 +90,9 @@ class Vm(Protocol):
 
     async def plug_block(self, device: "BlockDevice") -> "DiskAddress":
         """Add a disk to the running VM."""
+
+    async def resize_block(self, device_id: str, size: int) -> None:
+        """Tell the guest that a disk that was plugged in has grown to `size` bytes."""
 
     async def plug_net(self, device: "NetDevice") -> "PciAddress":
         """Add a network card to the running VM."""

@@ -21,6 +21,9 @@ class RefusingVm:
     async def plug_block(self, device: BlockDevice) -> DiskAddress:
         raise UnsupportedError(f"disk {device.id}: {self.name} takes none while the VM runs")
 
+    async def resize_block(self, device_id: str, size: int) -> None:  # noqa: ARG002 - refused
+        raise UnsupportedError(f"disk {device_id}: those of VMs of {self.name} keep their size")
+
     async def plug_net(self, device: NetDevice) -> PciAddress:
         raise UnsupportedError(f"network card {device.id}: {self.name} takes none while the VM runs")
 

@@ -17,6 +17,10 @@ class BlockDevice(NamedTuple):
     readonly: bool = False
     direct: bool = False
     """Bypass the host's page cache (O_DIRECT)."""
+    no_flush: bool = False
+    """Tell the guest that what it flushes is safe, and do nothing."""
+    aio: str = "threads"
+    """How the VMM reads and writes: `threads`, `native`, which needs `direct`, or `io_uring`."""
 
 
 class NetDevice(NamedTuple):
@@ -93,6 +97,7 @@ class VmSpec(NamedTuple):
     devices can be plugged in later, besides those that are in a port already. `paused` leaves the vCPUs stopped until
     `resume`.
     `hugepages` takes all of the memory from the host's reserved huge pages, at once.
+    `scsi` gives it a SCSI controller, to which disks are plugged in later, and none of them takes a port.
 
     A VM that is `savable` can be saved. `saved` is the directory where another one was, which this one goes on from:
     the two are the same in all but their names and paths.
@@ -114,6 +119,7 @@ class VmSpec(NamedTuple):
     hugepages: bool = False
     savable: bool = False
     saved: str = ""
+    scsi: bool = False
 
 
 class PciAddress(NamedTuple):

@@ -18,6 +18,7 @@ from kata.errors import (
     NotFoundError,
     ProtocolError,
     StateError,
+    UnsupportedError,
     UsageError,
 )
 from kata.protocol.messages import agent as wire
@@ -27,6 +28,7 @@ from kata.resources.size import check_memory_limit, find_cpus, find_resources, m
 from kata.sandbox import store
 from kata.sandbox.attach import Attached
 from kata.sandbox.disk import Disks
+from kata.sandbox.diskroot import plug_root
 from kata.sandbox.guest import Guest
 from kata.sandbox.hooks import run_hooks, try_hooks
 from kata.sandbox.places import GUEST_SHARE
@@ -34,6 +36,7 @@ from kata.sandbox.process import GuestProcess
 from kata.sandbox.procview import ProcView
 from kata.sandbox.states import Status, move_container
 from kata.sandbox.translation import Shared, Translation
+from kata.sandbox.volume import DirectVolume, plug_volume
 from kata.storage.share import Share
 
 Result = TypeVar("Result")
@@ -88,10 +91,11 @@ class Container:
         shared: tuple[Shared, ...],
         home: int | None = None,
         disks: Disks | None = None,
+        volumes: tuple[DirectVolume, ...] = (),
     ) -> None:
         """`home` is a descriptor of the host's network namespace, None where this process is in it.
 
-        `disks` plugs in the host's block devices, where there are any.
+        `disks` plugs in what it has of the host's block devices and files.
         """
         self.id = record.id
         self.bundle = bundle
@@ -105,6 +109,8 @@ class Container:
         self._guest = guest
         self._shared = shared
         self._disks = disks
+        self.volumes = volumes
+        """Its direct-assigned volumes."""
         self._home = home
         self._init: GuestProcess | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -149,7 +155,7 @@ class Container:
 
     async def create(self, translation: Translation, attachment: Attached) -> None:
         """Make the container in the guest, up to its init waiting for `start`."""
-        devices = await self._disks.plug(translation.disks) if self._disks is not None else []
+        devices, storages = await self._plug(translation)
         for point, network in (("prestart", self._home), ("createRuntime", self._home), ("createContainer", None)):
             await run_hooks(self.bundle.spec, point, self.describe(), network=network)
         await self._guest.create_container(
@@ -157,7 +163,7 @@ class Container:
                 container_id=self.id,
                 exec_id=self.id,
                 devices=devices,
-                storages=list(translation.storages),
+                storages=[*storages, *translation.storages],
                 OCI=translation.spec,
                 sandbox_pidns=translation.sandbox_pidns,
             )
@@ -167,6 +173,14 @@ class Container:
         self._show_processes(attachment.take_proc())
         self._move(Status.CREATED)
         self._watcher = asyncio.create_task(self._watch(self._init))
+
+    async def _plug(self, translation: Translation) -> tuple[list[wire.Device], list[wire.Storage]]:
+        """Plug in what the host has for it; return the devices it gets, and what of its root the agent mounts."""
+        if self._disks is None:
+            return [], []
+        devices = await self._disks.plug(translation.disks)
+        storages = await plug_root(translation.root, self._disks, self.id) if translation.root else []
+        return devices, storages + [await plug_volume(volume, self._disks) for volume in self.volumes]
 
     def _close_view(self) -> None:
         view, self._view = self._view, None
@@ -288,6 +302,11 @@ class Container:
         if self._disks is not None:
             await self._disks.unplug()
 
+    @property
+    def holds_data(self) -> bool:
+        """Whether a disk lacks what the container wrote, until the guest has let go of it."""
+        return self._disks is not None and self._disks.hold_data
+
     def check_deletable(self, *, force: bool) -> None:
         """Raise StateError for a container that runs, unless forced."""
         if self.status in (Status.RUNNING, Status.PAUSED) and not force:
@@ -319,10 +338,24 @@ class Container:
 
     def find_guest_path(self, source: str) -> str:
         """Return where the guest has a path of the host that is shared with it; empty when it is not."""
+        for volume in self.volumes:
+            if volume.path == os.path.normpath(source):
+                return volume.place
         for shared in self._shared:
             if os.path.normpath(shared.source) == os.path.normpath(source):
                 return f"{GUEST_SHARE}/{shared.name}"
         return ""
+
+    async def resize_volume(self, source: str, size: int) -> None:
+        """Let a direct-assigned volume fill its device up to `size` bytes.
+
+        Raise NotFoundError, UnsupportedError for another kind of volume, UsageError for a device that is smaller.
+        """
+        volume = next((one for one in self.volumes if one.path == os.path.normpath(source)), None)
+        if volume is None or self._disks is None:
+            raise UnsupportedError(f"{source} of container {self.id} is shared: its size is the host's")
+        await self._disks.grow(volume.info.device, size)
+        await self._guest.resize_volume(volume.place, size)
 
     async def run_poststop(self) -> list[str]:
         """Run the poststop hooks; return a sentence for each that failed, which changes nothing else."""

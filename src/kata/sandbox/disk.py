@@ -1,14 +1,25 @@
-"""The host's block devices that a container was given: plugged into the VM for it, and taken out after it."""
+"""Block devices and files of the host as disks of the VM: plugged in for a container, and taken out after it."""
 
-from typing import Any, NamedTuple
+import asyncio
+import os
+import stat
+from typing import Any, NamedTuple, Protocol
 
-from kata.errors import UsageError
+from kata.config.model import HypervisorConfig
+from kata.errors import KataError, NotFoundError, UsageError
 from kata.hypervisor.driver import Vm
 from kata.hypervisor.spec import BlockDevice, DiskAddress
 from kata.protocol.messages import agent as wire
 from kata.sys.file import read_text
 
+_SECTOR = 512
 _UNPLUG_TIMEOUT = 30.0  # seconds; an emulated guest under load takes some
+
+
+class OpenFile(Protocol):
+    """Opens a path where the engine sees it, or where the container's process does. Raises KataError that names it."""
+
+    def __call__(self, path: str, flags: int, *, local: bool) -> int: ...
 
 
 class Disk(NamedTuple):
@@ -44,34 +55,148 @@ def find_disks(document: dict[str, Any]) -> tuple[Disk, ...]:
     )
 
 
+class _Plugged:
+    """A disk of the VM, and how many have it."""
+
+    def __init__(self, name: str, address: DiskAddress, *, readonly: bool) -> None:
+        self.name = name
+        self.address = address
+        self.readonly = readonly
+        self.count = 1
+
+
+class VmDisks:
+    """The disks that were plugged into one VM. What several containers of a pod have is plugged in once."""
+
+    def __init__(self, machine: Vm, config: HypervisorConfig) -> None:
+        self._machine = machine
+        self._aio = config.block_device_aio
+        self._direct = config.block_device_cache_set and config.block_device_cache_direct
+        self._no_flush = config.block_device_cache_set and config.block_device_cache_noflush
+        self._plugged: dict[tuple[int, int, bool], _Plugged] = {}
+        self._count = 0
+        self._plugging = asyncio.Lock()
+
+    async def plug(self, descriptor: int, *, readonly: bool, direct: bool = False) -> _Plugged:
+        """Plug in the file or device that a descriptor has open; `unplug` once for each time.
+
+        Raise what `Vm.plug_block` raises.
+        """
+        status = os.fstat(descriptor)
+        number = (status.st_rdev, 0) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino)
+        key = (*number, readonly)
+        async with self._plugging:
+            known = self._plugged.get(key)
+            if known is not None:
+                known.count += 1
+                return known
+            self._count += 1
+            device = BlockDevice(
+                f"disk{self._count}",
+                f"/proc/self/fd/{descriptor}",
+                readonly=readonly,
+                direct=direct or self._direct or self._aio == "native",
+                no_flush=self._no_flush,
+                aio=self._aio,
+            )
+            plugged = self._plugged[key] = _Plugged(
+                device.id, await self._machine.plug_block(device), readonly=readonly
+            )
+            return plugged
+
+    @property
+    def hold_data(self) -> bool:
+        """Whether the guest may have written what is not on a disk yet."""
+        return any(not plugged.readonly for plugged in self._plugged.values())
+
+    async def resize(self, plugged: _Plugged, size: int) -> None:
+        """Let the guest see that a disk has `size` bytes now."""
+        await self._machine.resize_block(plugged.name, size)
+
+    async def unplug(self, plugged: _Plugged) -> None:
+        """Give a disk up. The last one takes it out. Raise DeadlineError when the guest does not let go."""
+        plugged.count -= 1
+        if plugged.count:
+            return
+        self._plugged = {key: value for key, value in self._plugged.items() if value is not plugged}
+        try:
+            await self._machine.unplug(plugged.name, timeout=_UNPLUG_TIMEOUT)
+        except BaseException:
+            plugged.count = 1  # it is still there, for another try
+            raise
+
+
 class Disks:
     """What is plugged in for one container."""
 
-    def __init__(self, machine: Vm, container: str) -> None:
-        self._machine = machine
+    def __init__(self, disks: VmDisks, container: str, open_file: OpenFile) -> None:
+        self._disks = disks
         self._container = container
-        self._plugged: list[str] = []
+        self._open = open_file
+        self._plugged: dict[str, _Plugged] = {}
+
+    async def plug_file(self, path: str, *, readonly: bool, direct: bool = False, local: bool = False) -> DiskAddress:
+        """Plug in a file or block device as a disk, and return where the guest has it. It is for `unplug` to take out.
+
+        Raise what opening it raises, UsageError for anything else, StateError without a place for it.
+        """
+        descriptor = self._open(path, os.O_RDONLY if readonly else os.O_RDWR, local=local)
+        try:
+            mode = os.fstat(descriptor).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+                raise UsageError(f"container {self._container}: {path} is neither a file nor a block device")
+            try:
+                plugged = await self._disks.plug(descriptor, readonly=readonly, direct=direct)
+            except KataError as error:
+                error.message = f"container {self._container}: {path} cannot be a disk of the VM: {error.message}"
+                raise
+        finally:
+            os.close(descriptor)
+        if path in self._plugged:
+            plugged.count -= 1
+        self._plugged[path] = plugged
+        return plugged.address
 
     async def plug(self, disks: tuple[Disk, ...]) -> list[wire.Device]:
-        """Plug disks in, and return how the agent finds each. What was plugged in before a failure is for `unplug`.
+        """Plug block devices in, and return how the agent finds each.
 
-        Raise UsageError for a device that the host has not, ConfigError for one that cannot be opened, StateError
-        without a free port.
+        Raise UsageError for a device that the host has not, and what `plug_file` raises.
         """
         devices = []
-        for number, disk in enumerate(disks):
-            name = f"{self._container}-disk{number}"
-            block = BlockDevice(name, _find_node(self._container, disk), readonly=disk.readonly)
-            address = await self._machine.plug_block(block)
-            self._plugged.append(name)
+        for disk in disks:
+            node = _find_node(self._container, disk)
+            address = await self.plug_file(node, readonly=disk.readonly, local=True)
             devices.append(_describe_disk(address, disk.path))
         return devices
+
+    @property
+    def hold_data(self) -> bool:
+        """Whether the guest may have written what is not on a disk yet."""
+        return any(not plugged.readonly for plugged in self._plugged.values())
+
+    async def grow(self, path: str, least: int) -> None:
+        """Let the guest see the size that a file or block device has now, at least `least` bytes.
+
+        Raise NotFoundError for one that was not plugged in, UsageError for one that is smaller.
+        """
+        plugged = self._plugged.get(path)
+        if plugged is None:
+            raise NotFoundError(f"container {self._container} has no disk of {path}")
+        descriptor = self._open(path, os.O_RDONLY, local=False)
+        try:
+            size = os.lseek(descriptor, 0, os.SEEK_END)
+        finally:
+            os.close(descriptor)
+        if size < least:
+            raise UsageError(f"{path} has {size} bytes, fewer than {least}", hint="make the device bigger first")
+        await self._disks.resize(plugged, size - size % _SECTOR)
 
     async def unplug(self) -> None:
         """Take all of them out, the last first. Raise DeadlineError when the guest does not let go."""
         while self._plugged:
-            await self._machine.unplug(self._plugged[-1], timeout=_UNPLUG_TIMEOUT)
-            self._plugged.pop()
+            path, plugged = next(reversed(self._plugged.items()))
+            await self._disks.unplug(plugged)
+            del self._plugged[path]
 
 
 def _describe_disk(address: DiskAddress, path: str) -> wire.Device:

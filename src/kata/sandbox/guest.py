@@ -10,7 +10,7 @@ from typing import TypeVar
 from kata.errors import Code, GuestError
 from kata.observe.durations import Durations
 from kata.protocol.messages import agent as wire
-from kata.protocol.messages import clock, csi, forward, health, inspect, template, types, volumes
+from kata.protocol.messages import clock, csi, files, forward, health, inspect, template, types, volumes
 from kata.protocol.messages.types import Empty
 from kata.protocol.protobuf import Buffer, Message
 from kata.transport.ttrpc import Client
@@ -221,6 +221,15 @@ class Guest:
         Only this project's agent can; another answers UNIMPLEMENTED. NOT_FOUND: there is no copy.
         """
         await self.client.call(volumes.SERVICE, "Publish", version, Empty, timeout=REQUEST_TIMEOUT)
+
+    async def copy_file(self, request: wire.CopyFileRequest) -> None:
+        """Make a file, a directory or a link in the guest, or write the next piece of a file."""
+        await self._call("CopyFile", request, Empty)
+
+    async def remove_file(self, path: str) -> None:
+        """Take back what `copy_file` made. Only this project's agent can; another answers UNIMPLEMENTED."""
+        request = files.RemoveRequest(path=path)
+        await self.client.call(files.SERVICE, "Remove", request, Empty, timeout=REQUEST_TIMEOUT)
 
     async def read_metrics(self, *, timeout: float) -> str:
         """Return the agent's and the guest's figures as Prometheus text, which may be any text."""

@@ -5,14 +5,17 @@ host's mounts propagate, which nothing promises, so files are looked up where th
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
-from kata.errors import NotFoundError
+from kata.errors import HostError, NotFoundError
 from kata.sandbox.container import Bundle
 from kata.sandbox.translation import Shared, Translation, translate_spec
 from kata.storage.share import Share
 from kata.sys.mount import clone_trees_of, list_mounts, visit_namespace
+
+Result = TypeVar("Result")
 
 
 class HostFiles:
@@ -31,6 +34,35 @@ class HostFiles:
             mounts = partial(list_mounts, pid=pid)
             return translate_spec(bundle.spec, container, bundle.path, f"/proc/{pid}/root", list_points=mounts)
         return visit_namespace(self._engine, partial(translate_spec, bundle.spec, container, bundle.path))
+
+    def open(self, pid: int, path: str, flags: int, *, local: bool = False) -> int:
+        """Open a file as the engine sees it, or with `local` as the process `pid` does.
+
+        Raise NotFoundError or HostError that names it.
+        """
+
+        def open_path() -> int:
+            try:
+                return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+            except FileNotFoundError as error:
+                raise NotFoundError(f"{path} does not exist") from error
+            except OSError as error:
+                raise HostError(f"{path} cannot be opened: {error.strerror}") from error
+
+        return self.visit(pid, open_path, local=local)
+
+    def visit(self, pid: int, look: Callable[[], Result], *, local: bool = False) -> Result:
+        """Do something where the host's files are as the engine sees them, or with `local` as the process `pid` does.
+
+        Raise what `look` raised.
+        """
+        if self._engine is not None and not local:
+            return visit_namespace(self._engine, look)
+        namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return visit_namespace(namespace, look)
+        finally:
+            os.close(namespace)
 
     def put_into(self, share: Share, wanted: Sequence[Shared], pid: int, owner: str = "") -> None:
         """Put files into the share for an owner; those that are `local` as the process `pid` sees them in any case.

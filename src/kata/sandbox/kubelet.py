@@ -18,7 +18,7 @@ from kata.sandbox.publisher import Place
 from kata.sys.digest import digest_bytes
 from kata.sys.mount import MountPoint
 
-_PUBLISHED_DRIVER = "watchable-bind"
+PUBLISHED_DRIVER = "watchable-bind"
 """Upstream's name of the agent's storage driver."""
 
 _EMPTY_DIR = "kubernetes.io~empty-dir"
@@ -128,7 +128,7 @@ def find_published_volume(source: str, options: Iterable[str], name: str) -> tup
     if _find_kind(source) not in _PUBLISHED_KINDS or "ro" not in options:
         return ()
     storage = Storage(
-        driver=_PUBLISHED_DRIVER,
+        driver=PUBLISHED_DRIVER,
         source=f"{GUEST_SHARE}/{name}",
         fstype="bind",
         options=["bind", "ro"],
@@ -142,5 +142,5 @@ def list_published(storages: Iterable[Storage], share: str) -> list[Place]:
     return [
         Place(share + storage.source.removeprefix(GUEST_SHARE), storage.mount_point)
         for storage in storages
-        if storage.driver == _PUBLISHED_DRIVER
+        if storage.driver == PUBLISHED_DRIVER
     ]

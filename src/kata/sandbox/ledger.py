@@ -6,6 +6,7 @@ One JSON line per resource: `[kind, value]`. A living daemon and `gc` after a cr
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
 
 from kata.errors import KataError
@@ -24,6 +25,7 @@ class Kind(StrEnum):
     CGROUP = "cgroup"
     TREE = "tree"
     NETWORK = "network"
+    FILE = "file"
 
 
 def _kill(value: str) -> None:
@@ -33,6 +35,11 @@ def _kill(value: str) -> None:
 
 def _unmount(value: str) -> None:
     unmount(value, detach=True)
+
+
+def _unlink(value: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(value)
 
 
 def _disconnect(value: str) -> None:
@@ -56,6 +63,7 @@ _RELEASE: dict[Kind, Callable[[str], None]] = {
     Kind.CGROUP: remove_cgroup,
     Kind.TREE: remove_tree,
     Kind.NETWORK: _disconnect,
+    Kind.FILE: _unlink,
 }
 
 

@@ -13,6 +13,7 @@ from kata.observe.timeline import Phase
 from kata.protocol.exposition import CONTENT_TYPE, encode_families
 from kata.protocol.http import Request, Response
 from kata.protocol.messages.csi import VolumeStatsResponse
+from kata.sandbox.container import Container
 from kata.sandbox.guest import Guest
 from kata.sandbox.guestphases import read_guest_phases
 from kata.sandbox.metrics import measure_sandbox
@@ -69,7 +70,7 @@ class ManagementCalls:
         path = request.query.get(_VOLUME_PATH, "")
         if not path:
             raise UsageError(f"{request.path} needs the parameter {_VOLUME_PATH}, a volume's path on the host")
-        stats = await self._guest.measure_volume(self._find_volume(path))
+        stats = await self._guest.measure_volume(self._find_volume(path)[1])
         return Response(200, json.dumps(describe_volume(stats)).encode(), {"Content-Type": "application/json"})
 
     async def _resize_volume(self, request: Request) -> Response:
@@ -80,15 +81,16 @@ class ManagementCalls:
             raise UsageError("the request is not JSON of the form {VolumePath, Size}") from error
         if not isinstance(path, str) or not isinstance(size, int) or not 0 < size < 1 << 64:
             raise UsageError("VolumePath has to be a text, and Size a positive number of bytes")
-        await self._guest.resize_volume(self._find_volume(path), size)
+        container, _ = self._find_volume(path)
+        await container.resize_volume(path, size)
         return Response(200)
 
-    def _find_volume(self, path: str) -> str:
-        """Return where the guest has a host path that one of the containers mounts."""
+    def _find_volume(self, path: str) -> tuple[Container, str]:
+        """Return a container that mounts a host path, and where the guest has it."""
         for container in self._sandbox.containers.values():
             found = container.find_guest_path(path)
             if found:
-                return found
+                return container, found
         raise NotFoundError(f"no container of sandbox {self._sandbox.id} has a volume {path}")
 
     async def _read_rules(self, request: Request) -> Response:

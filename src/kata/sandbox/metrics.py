@@ -43,11 +43,12 @@ async def measure_sandbox(sandbox: Sandbox, overhead: Overhead, log: Log) -> lis
     hypervisor = read_process(vm.machine.pid, network=True)
     if hypervisor is not None:
         families += list_component_families("kata_hypervisor", "Hypervisor", hypervisor)
-    worker = find_worker(vm.virtiofsd.pid)
-    virtiofsd = read_process(worker)
-    if virtiofsd is not None:
-        families += list_component_families("kata_virtiofsd", "Virtiofsd", virtiofsd)
-    read = {os.getpid(): shim, vm.machine.pid: hypervisor, worker: virtiofsd}
+    read = {os.getpid(): shim, vm.machine.pid: hypervisor}
+    if vm.virtiofsd is not None:
+        worker = find_worker(vm.virtiofsd.pid)
+        virtiofsd = read[worker] = read_process(worker)
+        if virtiofsd is not None:
+            families += list_component_families("kata_virtiofsd", "Virtiofsd", virtiofsd)
     processes = {pid: process for pid, process in read.items() if process is not None}
     started = [name for name, one in sandbox.containers.items() if one.record.status in _STARTED]
     parts = await asyncio.gather(

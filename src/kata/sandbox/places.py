@@ -3,6 +3,8 @@
 GUEST_SHARE = "/run/kata-containers/shared/containers"
 GUEST_SHM = "/run/kata-containers/sandbox/shm"
 GUEST_EPHEMERAL = "/run/kata-containers/sandbox/ephemeral"
+GUEST_LOCAL = "/run/kata-containers/sandbox/local"
+GUEST_VOLUMES = "/run/kata-containers/sandbox/storage"
 GUEST_PARTS = "/run/kata-containers/sandbox/parts"
 """Paths in ephemeral storages. Not upstream's."""
 

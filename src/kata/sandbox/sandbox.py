@@ -3,8 +3,10 @@
 import asyncio
 import os
 import signal
+import stat
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kata.config.annotations import apply_annotations
@@ -26,7 +28,8 @@ from kata.sandbox import store
 from kata.sandbox.attach import Attachments
 from kata.sandbox.clock import GuestClock
 from kata.sandbox.container import Bundle, Container, name_moment, read_bundle
-from kata.sandbox.disk import Disks, find_disks
+from kata.sandbox.disk import Disks, VmDisks, find_disks
+from kata.sandbox.diskroot import DiskRoot, OfferedRoot, describe_image, pack_root
 from kata.sandbox.guest import LOST_STATUS
 from kata.sandbox.hostfiles import HostFiles
 from kata.sandbox.kubelet import list_published
@@ -35,20 +38,26 @@ from kata.sandbox.management import Management
 from kata.sandbox.network import PodNamespace, SandboxNetwork, read_name_servers
 from kata.sandbox.places import GUEST_SHARE, GUEST_SHM, PUBLISHED
 from kata.sandbox.portforward import PortForward
-from kata.sandbox.publisher import Publisher
+from kata.sandbox.publisher import Place, Publisher
 from kata.sandbox.states import SandboxState, Status, move_sandbox
-from kata.sandbox.translation import add_pod_mounts
-from kata.sandbox.vm import SHARE_TAG, SandboxVm, Site, start_vm
+from kata.sandbox.translation import add_pod_mounts, take_root_from_disks
+from kata.sandbox.vm import SHARE_TAG, SandboxVm, Site, Sockets, start_vm
+from kata.sandbox.volume import count_direct_volumes, take_direct_volumes
+from kata.storage.directvolume import find_note, forget_sandbox, note_sandbox
 
 if TYPE_CHECKING:
+    from kata.sandbox.copies import Copies
     from kata.sandbox.resizing import Resizing
 
 _STAND_IN_TIMEOUT = 10.0
 _CHECK_TIMEOUT = 5.0
+_FLUSH_TIMEOUT = 20.0
 _CGROUP_TIMEOUT = 0.5
 _CGROUP_PAUSE = 0.01
 _HOSTNAME_LIMIT = 64
-_MOST_PORTS = 15
+_POD_ROOTS = 8
+"""Places for the roots of a pod's containers, where each is a disk and needs a port."""
+
 _SHM_SIZE = 64 << 20
 _UNITS = {"k": 10, "m": 20, "g": 30}
 """Suffixes of the option `size` of tmpfs(5), as powers of two."""
@@ -100,6 +109,8 @@ class Sandbox:
         self.durations = durations or Durations()
         self.management = Management(self, log)
         self._vm: SandboxVm | None = None
+        self._disks: VmDisks | None = None
+        self._copies: Copies | None = None
         self._started: asyncio.Task[SandboxVm] | None = None
         self._followers: list[asyncio.Task[None]] = []
         self._reserved: set[str] = set()
@@ -123,20 +134,27 @@ class Sandbox:
         self._state = move_sandbox(self.id, self._state, then)
 
     def start(
-        self, bundle: str, config: str | None, namespace: PodNamespace | None = None, *, lasting: bool = False
+        self,
+        bundle: str,
+        config: str | None,
+        namespace: PodNamespace | None = None,
+        *,
+        lasting: bool = False,
+        disks: int = 0,
     ) -> None:
         """Begin to start the VM, sized for the spec of `bundle`. `create_container` waits for it.
 
-        `config` is the path of a configuration file, None for the usual places. This process moves into the network
+        `config` is the path of a configuration file, None for the usual places. `disks` is how many the engine offers
+        for the first container's root. This process moves into the network
         `namespace` and closes its descriptor. A `lasting` sandbox stays until `stop`; any other goes with its last
         container.
         """
         self._move(SandboxState.STARTING)
         self._is_lasting = lasting
         self.management.open()
-        self._started = asyncio.create_task(self._start(bundle, config, namespace))
+        self._started = asyncio.create_task(self._start(bundle, config, namespace, disks))
 
-    async def _start(self, bundle: str, config: str | None, namespace: PodNamespace | None) -> SandboxVm:
+    async def _start(self, bundle: str, config: str | None, namespace: PodNamespace | None, disks: int) -> SandboxVm:
         first = read_bundle(bundle)
         self._config = self._configure(config, first.spec)
         if self._is_lasting:  # no container is made of this spec, so what it mounts is for all
@@ -160,14 +178,14 @@ class Sandbox:
         if namespace is not None:
             with self.timeline.measure("network"):
                 cards = self.network.join(namespace, self._config, size.vcpus)
-        ports = len(find_disks(first.spec))
-        # Later containers bring disks, and engines links.
-        if _is_pod(first.spec) or self._is_lasting or namespace is not None:
-            ports += self._config.hypervisor.pcie_root_port
-        ports = min(ports, _MOST_PORTS)
-        is_room = ports + len(cards) <= _MOST_PORTS
-        vm = await start_vm(site, size, [card._replace(in_port=is_room) for card in cards], ports)
+        links = namespace is not None
+        vm = await start_vm(site, size, cards, self._count_sockets(first, disks, links=links))
         self._vm = vm
+        self._disks = VmDisks(vm.machine, self._config.hypervisor)
+        if vm.share is None:
+            from kata.sandbox.copies import Copies  # noqa: PLC0415 - for VMs that share no files
+
+            self._copies = Copies(vm.guest, self._log)
         if vm.size.most_vcpus:
             from kata.sandbox.resizing import Resizing  # noqa: PLC0415 - most VMs keep their size
 
@@ -177,7 +195,7 @@ class Sandbox:
         with self.timeline.measure("guest clock"):
             await clock.set()
         with self.timeline.measure("guest sandbox"):
-            await vm.guest.create_sandbox(self._describe_to_guest(first.spec))
+            await vm.guest.create_sandbox(self._describe_to_guest(vm, first.spec))
         if cards:
             with self.timeline.measure("guest network"):
                 await self.network.configure(vm.guest)
@@ -192,6 +210,20 @@ class Sandbox:
             self._followers.append(asyncio.create_task(self.network.watch(vm.machine, vm.guest, self._log)))
         return vm
 
+    def _count_sockets(self, first: Bundle, disks: int, *, links: bool) -> Sockets:
+        """Say what the VM needs for the first container's devices, `disks` of them of its root, and for those to come.
+
+        Later containers of a pod bring disks, and engines links where there is a namespace for them.
+        """
+        is_open = _is_pod(first.spec) or self._is_lasting
+        root = disks or not os.path.isdir(first.rootfs)
+        return Sockets(
+            ports=self._config.hypervisor.pcie_root_port if is_open or links else 0,
+            disks=disks + len(find_disks(first.spec)) + count_direct_volumes(first.spec) + (not disks and root),
+            roots=_POD_ROOTS if is_open else 0 if root else 1,
+            more=is_open,
+        )
+
     def _configure(self, path: str | None, spec: dict[str, Any]) -> Configuration:
         """Read the configuration, with what of it the annotations of the sandbox's first container may change."""
         config = load_configuration(path)
@@ -201,7 +233,7 @@ class Sandbox:
             self._log.write("warning", f"the configuration has an option without effect: {remark}")
         return apply_annotations(config, spec.get("annotations") or {})
 
-    def _describe_to_guest(self, spec: dict[str, Any]) -> wire.CreateSandboxRequest:
+    def _describe_to_guest(self, vm: SandboxVm, spec: dict[str, Any]) -> wire.CreateSandboxRequest:
         shm = wire.Storage(
             driver="ephemeral",
             source="shm",
@@ -214,7 +246,7 @@ class Sandbox:
             hostname=hostname,
             dns=read_name_servers(spec),
             sandbox_id=self.id,
-            storages=[_SHARE_STORAGE, shm],
+            storages=[shm] if vm.share is None else [_SHARE_STORAGE, shm],
             guest_hook_path=self._config.hypervisor.guest_hook_path,
             kernel_modules=[_parse_module(text) for text in self._config.agent.kernel_modules],
         )
@@ -256,9 +288,12 @@ class Sandbox:
             if self._on_oom is not None:
                 self._on_oom(container)
 
-    async def create_container(self, container_id: str, bundle: str, pid: int) -> None:
+    async def create_container(
+        self, container_id: str, bundle: str, pid: int, offered: OfferedRoot | None = None
+    ) -> None:
         """Create a container whose stand-in has the pid `pid`, this daemon's where it has none.
 
+        Its root is in its bundle, unless the engine has `offered` it on disks.
         On any failure nothing of it is left. A sandbox that has no container then is of no use and goes too.
         """
         if container_id in self.containers or container_id in self._reserved:
@@ -266,7 +301,7 @@ class Sandbox:
         if self._stopped is not None:
             raise StateError(f"sandbox {self.id} is stopping; container {container_id} cannot join it")
         self._reserved.add(container_id)
-        creation = asyncio.create_task(self._create_reserved(container_id, bundle, pid))
+        creation = asyncio.create_task(self._create_reserved(container_id, bundle, pid, offered))
         self._creations[container_id] = creation
         try:
             await asyncio.wait({creation})
@@ -282,13 +317,13 @@ class Sandbox:
             raise StateError(f"container {container_id} was deleted while it was created")
         creation.result()
 
-    async def _create_reserved(self, container_id: str, bundle: str, pid: int) -> None:
+    async def _create_reserved(self, container_id: str, bundle: str, pid: int, offered: OfferedRoot | None) -> None:
         check_memory_limit(container_id, find_resources(read_bundle(bundle).spec))  # no need to wait for that
         vm = await self.wait_started()
         seconds = self._config.runtime.create_container_timeout
         try:
             async with asyncio.timeout(seconds) as patience:
-                await self._create(vm, container_id, read_bundle(bundle), pid)
+                await self._create(vm, container_id, read_bundle(bundle), pid, offered)
         except TimeoutError as error:
             if not patience.expired():
                 raise
@@ -308,8 +343,33 @@ class Sandbox:
         if not self.is_used():
             await self.stop()
 
-    async def _create(self, vm: SandboxVm, container_id: str, bundle: Bundle, pid: int) -> None:
+    async def _find_root(self, bundle: Bundle, pid: int, offered: OfferedRoot | None) -> DiskRoot | None:
+        """Return the disks that a container's root is on, None for a directory of its bundle."""
+        if offered is not None:
+            if not self._config.hypervisor.disable_block_device_use:
+                return offered.disks
+            offered.mount()
+            return None
+        descriptor = self._files.open(pid, bundle.rootfs, os.O_RDONLY, local=True)
+        try:
+            readonly = bool(bundle.spec["root"].get("readonly"))
+            if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                return describe_image(bundle.rootfs, descriptor, readonly=readonly)
+            if self._copies is None:
+                return None
+            with self.timeline.measure("pack root"):
+                return await pack_root(bundle.rootfs, descriptor, readonly=readonly)
+        finally:
+            os.close(descriptor)
+
+    async def _create(
+        self, vm: SandboxVm, container_id: str, bundle: Bundle, pid: int, offered: OfferedRoot | None
+    ) -> None:
+        root = await self._find_root(bundle, pid, offered)
         translation = add_pod_mounts(self._files.translate(bundle, container_id, pid), self._pod_mounts)
+        if root is not None:
+            translation = take_root_from_disks(translation, root, container_id)
+        translation, volumes = take_direct_volumes(translation)
         if self._config.runtime.disable_guest_seccomp and translation.spec.Linux is not None:
             translation.spec.Linux.Seccomp = None
         attachment = await self._attachments.take(container_id, "", timeout=_STAND_IN_TIMEOUT)
@@ -325,8 +385,10 @@ class Sandbox:
             namespace=self._namespace,
         )
         try:
-            disks = Disks(vm.machine, container_id) if translation.disks else None
-            container = Container(self._root, vm.guest, bundle, record, translation.shared, self.network.home, disks)
+            assert self._disks is not None
+            disks = Disks(self._disks, container_id, partial(self._files.open, pid))
+            shared, home = translation.shared, self.network.home
+            container = Container(self._root, vm.guest, bundle, record, shared, home, disks, volumes)
         except BaseException:
             attachment.finish(None)
             raise
@@ -334,11 +396,18 @@ class Sandbox:
         try:
             if pid != os.getpid():
                 self._enter_cgroup(_find_cgroup(bundle.spec), pid)
-            published = list_published(translation.storages, vm.share.mounts)
+            for volume in volumes:
+                record_resource(self.directory, Kind.FILE, find_note(volume.path, self.id))
+                note_sandbox(volume.path, self.id)
+            published: list[Place] = []
             with self.timeline.measure("share files"):
-                self._files.put_into(vm.share, translation.shared, pid, container_id)
-                if published:
-                    vm.share.make_directory(PUBLISHED)
+                if vm.share is not None:
+                    published = list_published(translation.storages, vm.share.mounts)
+                    self._files.put_into(vm.share, translation.shared, pid, container_id)
+                    if published:
+                        vm.share.make_directory(PUBLISHED)
+                elif self._copies is not None:
+                    translation = await self._copies.put(translation, container_id, partial(self._files.visit, pid))
             if self._resizing is not None:
                 with self.timeline.measure("resize"):
                     await self._resizing.fit()
@@ -490,7 +559,7 @@ class Sandbox:
 
     async def _delete(self, container: Container, *, force: bool) -> None:
         last = len(self.containers) == 1 and not self._reserved and not self._is_lasting
-        if not last or container.status not in (Status.CREATED, Status.STOPPED):
+        if not last or container.holds_data or container.status not in (Status.CREATED, Status.STOPPED):
             await container.delete(force=force)
         # A container that came meanwhile needs the VM, and the share clean.
         await self._forget(container, self._vm)
@@ -506,11 +575,18 @@ class Sandbox:
         path = _find_cgroup(container.bundle.spec)
         if path and container.record.pid != os.getpid():
             leave_cgroup(path, container.record.pid)  # it may be the very command that waits for the removal
+        held = {volume.path for other in self.containers.values() for volume in other.volumes}
+        for volume in container.volumes:
+            if volume.path not in held:
+                forget_sandbox(volume.path, self.id)
         if vm is not None:
             if self._resizing is not None and self.is_used():
                 await self._resizing.shrink()
             try:
-                container.unshare(vm.share)
+                if vm.share is not None:
+                    container.unshare(vm.share)
+                elif self._copies is not None:
+                    await self._copies.remove(container.id)
             except KataError as error:
                 self._log.write("error", f"the files of container {container.id} stay shared", error=str(error))
             if path and path != self._cgroup:
@@ -560,10 +636,17 @@ class Sandbox:
             await asyncio.wait({self._started})
             if not self._started.cancelled():
                 self._started.exception()  # whoever waits for the start hears of it; nobody has to
+        if self._copies is not None:
+            self._copies.close()
         for container in list(self.containers.values()):
             await self._forget(container, None)
         if self._publisher is not None:
             self._publisher.close()
+        if self._vm is not None and self._disks is not None and self._disks.hold_data and not self.ended.is_set():
+            try:
+                await self._vm.guest.destroy_sandbox(timeout=_FLUSH_TIMEOUT)
+            except KataError as error:
+                self._log.write("error", "disks may lack what the guest wrote last", error=str(error))
         if self._vm is not None:
             await self._vm.stop()
 

@@ -16,6 +16,7 @@ from kata.protocol.messages.agent import Storage
 from kata.protocol.oci.document import load_message
 from kata.protocol.oci.pod import find_role
 from kata.sandbox.disk import Disk, find_disks
+from kata.sandbox.diskroot import DiskRoot, find_guest_root
 from kata.sandbox.kubelet import find_memory_volume, find_published_volume, is_scratch
 from kata.sandbox.places import GUEST_SHARE, GUEST_SHM
 from kata.sys.digest import digest_bytes
@@ -56,13 +57,17 @@ class Shared(NamedTuple):
 
 
 class Translation(NamedTuple):
-    """What a container's spec comes to: the guest's spec, the binds it needs, its guest storages, its disks."""
+    """What a container's spec comes to: the guest's spec, the binds it needs, its guest storages, its disks.
+
+    `shared` has the root first, unless it is on the disks of `root`.
+    """
 
     spec: oci.Spec
     shared: tuple[Shared, ...]
     storages: tuple[Storage, ...]
     sandbox_pidns: bool
     disks: tuple[Disk, ...] = ()
+    root: DiskRoot | None = None
 
 
 def translate_spec(
@@ -273,6 +278,13 @@ def add_pod_mounts(translation: Translation, mounts: Sequence[Mapping[str, Any]]
                 oci.Mount(destination=place, type="bind", source=f"{GUEST_SHARE}/{name}", options=options)
             )
     return translation._replace(shared=tuple(shared))
+
+
+def take_root_from_disks(translation: Translation, root: DiskRoot, container: str) -> Translation:
+    """Have the guest mount the container's root from disks, instead of sharing it."""
+    assert translation.spec.Root is not None
+    translation.spec.Root.Path = find_guest_root(container)
+    return translation._replace(shared=translation.shared[1:], root=root)
 
 
 def _leave_writable(

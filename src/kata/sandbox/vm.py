@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, ExitStack
 from typing import NamedTuple
 
 from kata.config.artifacts import Artifacts, find_artifacts
-from kata.config.model import AgentConfig, Configuration, HypervisorConfig
+from kata.config.model import NO_SHARED_FS, AgentConfig, Configuration, HypervisorConfig
 from kata.errors import ConfigError, DeadlineError, GuestError, KataError, StartError
 from kata.hypervisor.channel import AGENT_PORT, DEBUG_CONSOLE_PORT, LOG_PORT, choose_guest_channel
 from kata.hypervisor.driver import Capabilities, Channel, Hypervisor, Vm, open_hypervisor
@@ -28,8 +28,10 @@ from kata.sandbox.template import drop_template, find_failure, find_template, ma
 from kata.storage.share import Share
 from kata.storage.virtiofsd import Virtiofsd, find_virtiofsd, start_virtiofsd
 from kata.sys.process import read_cpu_wait
+from kata.transport.child import Ending
 
 SHARE_TAG = "kataShared"
+_MOST_PORTS = 15
 _VMM_TIMEOUT = 30.0
 _STOP_TIMEOUT = 2.0
 _LEAST_WAIT = 0.5
@@ -42,12 +44,15 @@ _LAST_WORDS_TIMEOUT = 1.0
 
 
 class SandboxVm(NamedTuple):
-    """A VM whose agent answers. Made by `start_vm`; `stop` releases all of it."""
+    """A VM whose agent answers. Made by `start_vm`; `stop` releases all of it.
+
+    `share` and `virtiofsd` are None for one that shares no files.
+    """
 
     guest: Guest
-    share: Share
+    share: Share | None
     machine: Vm
-    virtiofsd: Virtiofsd
+    virtiofsd: Virtiofsd | None
     owned: AsyncExitStack
     agent_url: str
     size: VmSize
@@ -55,12 +60,12 @@ class SandboxVm(NamedTuple):
 
     def list_pids(self) -> tuple[int, ...]:
         """Return the host processes that are this VM."""
-        return (self.machine.pid, self.virtiofsd.pid)
+        return (self.machine.pid, *([self.virtiofsd.pid] if self.virtiofsd is not None else []))
 
     async def wait_end(self) -> str:
         """Wait until the VM has ended, or has to because its share or its agent is lost, and say why."""
         exited = asyncio.create_task(self.machine.wait_exit())
-        unshared = asyncio.create_task(self.virtiofsd.wait())
+        unshared = asyncio.create_task(_wait_for_end(self.virtiofsd))
         lost = asyncio.create_task(self.guest.client.lost.wait())
         try:
             await asyncio.wait({exited, unshared, lost}, return_when=asyncio.FIRST_COMPLETED)
@@ -81,6 +86,33 @@ class SandboxVm(NamedTuple):
     async def stop(self) -> None:
         """End the VM and release what it held, in reverse order of making."""
         await self.owned.aclose()
+
+
+async def _wait_for_end(virtiofsd: Virtiofsd | None) -> Ending:
+    """Wait for the end of virtiofsd; for ever where there is none."""
+    while virtiofsd is None:
+        await asyncio.Event().wait()
+    return await virtiofsd.wait()
+
+
+class Sockets(NamedTuple):
+    """What is plugged in later: `disks` that are known of, `roots` that are disks where no files are shared.
+
+    With `more` any number of disks may come. `ports` are for other devices, and for those disks where each needs one.
+    """
+
+    ports: int = 0
+    disks: int = 0
+    roots: int = 0
+    more: bool = False
+
+
+class Plan(NamedTuple):
+    """What becomes of the sockets in a VM: so many ports, and with `scsi` a controller for all disks."""
+
+    shares: bool
+    ports: int
+    scsi: bool
 
 
 class Host(NamedTuple):
@@ -105,8 +137,24 @@ class Site(NamedTuple):
     """The pod's cgroup on the host, where this daemon is in another one."""
 
 
-async def start_vm(site: Site, size: VmSize, cards: Sequence[NetDevice] = (), ports: int = 0) -> SandboxVm:
-    """Start a VM with these network cards, and ports for as many devices to come, and wait for its agent.
+def make_plan(config: HypervisorConfig, capabilities: Capabilities, sockets: Sockets) -> Plan:
+    """Say how a VM gets the host's files, and where its disks and other devices are plugged in."""
+    shares = config.shared_fs != NO_SHARED_FS and capabilities.fs_share
+    disks = sockets.disks + (0 if shares else sockets.roots)
+    if takes_scsi(config, capabilities):
+        return Plan(shares, min(sockets.ports, _MOST_PORTS), scsi=sockets.more or disks > 0)
+    return Plan(shares, min(sockets.ports + disks, _MOST_PORTS), scsi=False)
+
+
+def takes_scsi(config: HypervisorConfig, capabilities: Capabilities) -> bool:
+    """Say whether disks are at a SCSI controller."""
+    return config.block_device_driver == "virtio-scsi" and capabilities.scsi
+
+
+async def start_vm(
+    site: Site, size: VmSize, cards: Sequence[NetDevice] = (), sockets: Sockets | None = None
+) -> SandboxVm:
+    """Start a VM with these network cards and places for devices to come, and wait for its agent.
 
     It is a copy of a template where there is one, and boots otherwise; the timeline says why. Raise StartError that
     names the phase and quotes the end of the console; nothing is left then.
@@ -117,16 +165,17 @@ async def start_vm(site: Site, size: VmSize, cards: Sequence[NetDevice] = (), po
             with site.timeline.measure("probe host"):
                 host = probe_host(site)
                 size = _limit_growth(site, size, host.capabilities)
-                saved = _find_saved(site, size, host, 1 + len(cards) + ports, background)
+                plan = make_plan(site.config.hypervisor, host.capabilities, sockets or Sockets())
+                saved = _find_saved(site, size, host, plan.shares + len(cards) + plan.ports, background)
             if saved:
                 try:
-                    return await _start(site, size, host, cards, ports, saved, read_console)
+                    return await _start(site, size, host, cards, plan, saved, read_console)
                 except KataError as error:
                     site.log.write("error", "a VM could not be a copy of its template, which goes", error=str(error))
                     site.timeline.remark(f"boots: its template failed: {error}")
                     drop_template(saved)
                     read_console.clear()
-            return await _start(site, size, host, cards, ports, "", read_console)
+            return await _start(site, size, host, cards, plan, "", read_console)
     except StartError:
         raise
     except KataError as error:
@@ -200,7 +249,8 @@ def count_template_ports(config: HypervisorConfig) -> int:
 def describe_template(site: Site, size: VmSize, host: Host, line: Line) -> VmSpec:
     """Describe the VM that is saved as a template: all of it that VMs of this configuration and size have in common."""
     ports = count_template_ports(site.config.hypervisor)
-    return _describe_vm(site, size, host, line, ())._replace(hotplug_ports=ports, savable=True)
+    scsi = takes_scsi(site.config.hypervisor, host.capabilities)
+    return _describe_vm(site, size, host, line, ())._replace(hotplug_ports=ports, savable=True, scsi=scsi)
 
 
 async def _start(
@@ -208,31 +258,30 @@ async def _start(
     size: VmSize,
     host: Host,
     cards: Sequence[NetDevice],
-    ports: int,
+    plan: Plan,
     saved: str,
     read_console: list[Callable[[], str]],
 ) -> SandboxVm:
     timeline = site.timeline
     oom = OomWatch()  # of this process: what it starts is in the same cgroup
     async with AsyncExitStack() as owned:
-        with timeline.measure("share"):
-            record_resource(site.directory, Kind.TREE, f"{SHARE_BASE}/{site.id}")
-            share = Share(SHARE_BASE, site.id)
-            share.open()
-            owned.callback(share.release)
-            virtiofsd = _start_virtiofsd(site, share, connect=not host.capabilities.connects_shares)
-            owned.push_async_callback(virtiofsd.stop)
+        share, virtiofsd = None, None
+        shared: list[SharedFs] = []
+        if plan.shares:
+            with timeline.measure("share"):
+                share, virtiofsd = _open_share(site, host, owned)
+                queue = site.config.hypervisor.virtio_fs_queue_size
+                shared.append(SharedFs(SHARE_TAG, _find_descriptor(virtiofsd), queue, virtiofsd.path))
         if host.capabilities.opens_taps:
             cards = [_keep_tap(card, site.id, owned) for card in cards]
         line = open_line_of(site, host)
         owned.callback(line.close)
         with timeline.measure("vmm"):
-            queue = site.config.hypervisor.virtio_fs_queue_size
-            shared = SharedFs(SHARE_TAG, _find_descriptor(virtiofsd), queue, virtiofsd.path)
             if saved:
                 spec = describe_template(site, size, host, line)._replace(savable=False, saved=saved)
             else:
-                spec = _describe_vm(site, size, host, line, (shared, *cards))._replace(hotplug_ports=ports)
+                own = [*shared, *_place_cards(cards, plan)]
+                spec = _describe_vm(site, size, host, line, own)._replace(hotplug_ports=plan.ports, scsi=plan.scsi)
             machine = await host.hypervisor.start(spec, timeout=_VMM_TIMEOUT)
             owned.push_async_callback(machine.stop, timeout=_STOP_TIMEOUT)
             record_process(site.directory, machine.pid)
@@ -243,9 +292,10 @@ async def _start(
         slots = []
         if saved:
             with timeline.measure("plug in"):
-                slots.append(await machine.plug_share(shared))
+                slots += [await machine.plug_share(one) for one in shared]
                 slots += [await machine.plug_net(card) for card in cards]
-        virtiofsd.hand_over()
+        if virtiofsd is not None:
+            virtiofsd.hand_over()
         line.hand_over()
         read_console.append(machine.read_console)
         with timeline.measure("guest restore" if saved else "guest boot"):
@@ -262,6 +312,22 @@ async def _start(
         logger = asyncio.create_task(copy_agent_log(line, f"{site.directory}/agent.log"))
         owned.callback(logger.cancel)
         return SandboxVm(guest, share, machine, virtiofsd, owned.pop_all(), line.agent_url, size, oom)
+
+
+def _place_cards(cards: Sequence[NetDevice], plan: Plan) -> list[Device]:
+    """Have the network cards in ports, from which they can be taken out, where there is room for all."""
+    in_port = plan.ports + len(cards) <= _MOST_PORTS
+    return [card._replace(in_port=in_port) for card in cards]
+
+
+def _open_share(site: Site, host: Host, owned: AsyncExitStack) -> tuple[Share, Virtiofsd]:
+    record_resource(site.directory, Kind.TREE, f"{SHARE_BASE}/{site.id}")
+    share = Share(SHARE_BASE, site.id)
+    share.open()
+    owned.callback(share.release)
+    virtiofsd = _start_virtiofsd(site, share, connect=not host.capabilities.connects_shares)
+    owned.push_async_callback(virtiofsd.stop)
+    return share, virtiofsd
 
 
 def probe_host(site: Site) -> Host:
@@ -353,12 +419,12 @@ def _list_agent_parameters(config: AgentConfig) -> list[str]:
     return parameters
 
 
-async def _reach_agent(site: Site, machine: Vm, virtiofsd: Virtiofsd, line: Line) -> Guest:
+async def _reach_agent(site: Site, machine: Vm, virtiofsd: Virtiofsd | None, line: Line) -> Guest:
     """Wait for the agent's first answer, or for the end of the VM or of its share, whichever comes first."""
     reaching = asyncio.create_task(_open_guest(line, machine.pid, float(site.config.agent.dial_timeout)))
     ending = asyncio.create_task(machine.wait_exit())
     # virtiofsd's worker process can outlive the one that we know, and a guest would boot on a share that is lost.
-    unshared = asyncio.create_task(virtiofsd.wait())
+    unshared = asyncio.create_task(_wait_for_end(virtiofsd))
     try:
         await asyncio.wait({reaching, ending, unshared}, return_when=asyncio.FIRST_COMPLETED)
         if unshared.done() or (reaching.done() and isinstance(reaching.exception(), GuestError)):

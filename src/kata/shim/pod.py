@@ -58,11 +58,18 @@ class Pod:
         self._follower: asyncio.Task[None] | None = None
 
     def open(
-        self, bundle: str, options: Any | None, on_oom: "Callable[[Container], None]", *, lasting: bool = False
+        self,
+        bundle: str,
+        options: Any | None,
+        on_oom: "Callable[[Container], None]",
+        *,
+        lasting: bool = False,
+        disks: int = 0,
     ) -> "Sandbox":
         """Begin to start the VM for the container of `bundle`; for those after it, return the same sandbox.
 
-        A `lasting` one stays until `close`, also without containers. Raise ExistsError where another daemon has a
+        A `lasting` one stays until `close`, also without containers. `disks` is how many hold the container's root.
+        Raise ExistsError where another daemon has a
         sandbox of this name.
         """
         if self._sandbox is None:
@@ -91,7 +98,7 @@ class Pod:
                 files=HostFiles(self._mounts),
             )
             self._follower = asyncio.create_task(self._follow(self._sandbox, directory, lock))
-            self._sandbox.start(bundle, config, namespace, lasting=lasting)
+            self._sandbox.start(bundle, config, namespace, lasting=lasting, disks=disks)
             self.is_lasting = lasting
             write_word(f"{bundle}/monitor_address", f"unix://{self._sandbox.management.path}")
         return self._sandbox

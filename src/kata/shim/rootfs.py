@@ -17,15 +17,22 @@ from kata.sys.loop import attach_loop
 from kata.sys.mount import attach_tree, clone_tree, set_propagation, unmount_below, visit_namespace
 from kata.sys.mountoption import parse_options
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata.sandbox.diskroot import DiskRoot, OfferedRoot
+
 _ATTRIBUTES = linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
 _PAGE = 4096
 _SHOWN = 1000
 _LOWER = "lowerdir="
+_ON_DISKS = ("ext4", "xfs", "erofs")
 _ID_MAPS = ("uidmap=", "gidmap=")
 
 
-def prepare_rootfs(mounts: Sequence[Mount], bundle: str, namespace: int) -> str:
+def prepare_rootfs(mounts: Sequence[Mount], bundle: str, namespace: int) -> "tuple[str, OfferedRoot | None]":
     """Have a bundle's root in the shim's namespace, and return where: `unmount_rootfs` takes it off there again.
+
+    What the guest may mount by itself is not mounted yet, and returned too.
 
     CRI-O describes no mounts. It made them itself, below a directory that it made private, so those of a pod's later
     containers do not come to the shim by themselves. Raise what `mount_rootfs` raises, and UsageError for the bundle.
@@ -33,8 +40,26 @@ def prepare_rootfs(mounts: Sequence[Mount], bundle: str, namespace: int) -> str:
     from kata.sandbox.container import read_bundle  # noqa: PLC0415 - what a VM needs is imported for the first one
 
     target = f"{bundle}/rootfs" if mounts else read_bundle(bundle).rootfs
-    mount_rootfs(mounts, target, namespace)
-    return target
+    offered = find_disk_root(mounts)
+    if offered is None:
+        mount_rootfs(mounts, target, namespace)
+        return target, None
+    from kata.sandbox.diskroot import OfferedRoot  # noqa: PLC0415 - the same
+
+    os.makedirs(target, mode=0o711, exist_ok=True)
+    return target, OfferedRoot(offered, lambda: mount_rootfs(mounts, target, namespace))
+
+
+def find_disk_root(mounts: Sequence[Mount]) -> "DiskRoot | None":
+    """Return the disks that mounts are of, None when the guest cannot mount them by itself."""
+    if len(mounts) != 1 or mounts[0].type not in _ON_DISKS or mounts[0].target:
+        return None
+    from kata.sandbox.diskroot import DiskRoot, Layer  # noqa: PLC0415 - what a VM needs is imported for the first one
+
+    mount = mounts[0]
+    options = tuple(option for option in mount.options if option not in ("loop", "direct-io"))
+    layer = Layer(mount.source, mount.type, options, readonly="ro" in options, direct="direct-io" in mount.options)
+    return DiskRoot((layer,))
 
 
 def mount_rootfs(mounts: Sequence[Mount], target: str, namespace: int) -> None:

@@ -40,6 +40,7 @@ from kata.transport.ttrpc import Method, Services
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata.sandbox.container import Container
+    from kata.sandbox.diskroot import OfferedRoot
     from kata.sandbox.sandbox import Sandbox
 
 _VERSION = "v2"
@@ -123,9 +124,9 @@ class TaskCalls:
         return wire.PidResponse(pid=self._find_entry(request.id).stand_in.pid)
 
     async def _create(self, request: wire.CreateTaskRequest) -> None:
-        rootfs = prepare_rootfs(request.rootfs, request.bundle, self._namespace)
+        rootfs, offered = prepare_rootfs(request.rootfs, request.bundle, self._namespace)
         try:
-            entry = await self._create_in_sandbox(request, rootfs)
+            entry = await self._create_in_sandbox(request, rootfs, offered)
         except BaseException:
             unmount_rootfs(rootfs)
             raise
@@ -136,13 +137,16 @@ class TaskCalls:
         entry.stand_in.follow(guest.abandon)
         guest.exited.add_done_callback(lambda _: entry.stand_in.close())
 
-    async def _create_in_sandbox(self, request: wire.CreateTaskRequest, rootfs: str) -> TaskEntry:
+    async def _create_in_sandbox(
+        self, request: wire.CreateTaskRequest, rootfs: str, offered: "OfferedRoot | None"
+    ) -> TaskEntry:
         streams = Streams(request.stdin, request.stdout, request.stderr, request.terminal)
         attachment = await self._fifos.open(request.id, streams)
         self._fifos.put(request.id, "", attachment)
         try:
-            sandbox = self._pod.open(request.bundle, request.options, self.note_oom)
-            await sandbox.create_container(request.id, request.bundle, os.getpid())
+            disks = len(offered.disks.layers) if offered is not None else 0
+            sandbox = self._pod.open(request.bundle, request.options, self.note_oom, disks=disks)
+            await sandbox.create_container(request.id, request.bundle, os.getpid(), offered)
             # Not before: this process is in the pod's network namespace only now, and the stand-in is to be there too.
             stand_in = await _start_stand_in(sandbox, request.id, rootfs)
         except BaseException:
@@ -357,7 +361,8 @@ async def _start_stand_in(sandbox: "Sandbox", container: str, rootfs: str) -> St
 
     readonly = bool((sandbox.find_container(container).bundle.spec.get("root") or {}).get("readonly"))
     try:
-        stand_in = start_stand_in(container, rootfs, readonly=readonly)
+        # A root that the guest alone mounts is an empty directory here, which is to stay empty.
+        stand_in = start_stand_in(container, rootfs, readonly=readonly or not os.path.ismount(rootfs))
     except KataError:
         await sandbox.delete_container(container, force=True)
         raise

@@ -76,7 +76,6 @@ def test_no_option_is_both_known_and_without_effect() -> None:
         ("hypervisor.qemu", "confidential_guest", True),
         ("hypervisor.qemu", "sev_snp_guest", True),
         ("hypervisor.qemu", "kernel_verity_params", "root_hash=ab"),
-        ("hypervisor.qemu", "shared_fs", "none"),
         ("hypervisor.qemu", "disable_guest_selinux", False),
         ("agent.kata", "policy", "package agent_policy"),
         ("runtime", "emptydir_mode", "block-encrypted"),

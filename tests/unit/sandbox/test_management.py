@@ -234,8 +234,7 @@ async def test_a_volume_is_found_by_its_path_on_the_host(sandbox: Sandbox, peer:
     assert (await ask(sandbox, "/direct-volume/stats")).status == 400
 
 
-async def test_a_volume_that_cannot_be_resized_is_not_said_to_be(sandbox: Sandbox, peer: Peer, tmp_path: Path) -> None:
-    serve(peer, "ResizeVolume", wire.ResizeVolumeRequest, UnsupportedError("not here"))
+async def test_a_volume_that_cannot_be_resized_is_not_said_to_be(sandbox: Sandbox, tmp_path: Path) -> None:
     add_container(sandbox, tmp_path, "/data")
 
     answers = [

@@ -6,7 +6,7 @@ user may open nothing.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kata.errors import ConfigError
 from kata.hypervisor.accelerator import Accelerator
@@ -25,6 +25,7 @@ from kata.hypervisor.spec import (
 
 FIRST_PORT_SLOT = 0x10
 LAST_PORT_SLOT = 0x1E  # 0x1f is the ISA bridge
+SCSI = "scsi0"
 MOST_PORTS = LAST_PORT_SLOT - FIRST_PORT_SLOT + 1
 
 GROWTH = "dev-growth"
@@ -207,11 +208,13 @@ def _describe_wires(descriptors: Descriptors) -> Iterator[str]:
 
 
 def _describe_ports(spec: VmSpec) -> Iterator[str]:
-    """Root ports to plug devices into later: a PCIe root bus itself takes none while the VM runs."""
+    """What devices are plugged into later: root ports, as a PCIe root bus itself takes none while the VM runs."""
     for index in range(spec.hotplug_ports + len(list_cards_in_ports(spec))):
         slot = f"{FIRST_PORT_SLOT + index:#x}"
         port = {"id": f"rp{index}", "bus": "pcie.0", "addr": slot, "chassis": index + 1, "io-reserve": 0}
         yield from ("-device", format_option("pcie-root-port", port))
+    if spec.scsi:
+        yield from ("-device", f"virtio-scsi-pci,id={SCSI},disable-legacy=on")
 
 
 def _describe_devices(spec: VmSpec, descriptors: Descriptors) -> Iterator[str]:
@@ -241,10 +244,21 @@ def _describe_devices(spec: VmSpec, descriptors: Descriptors) -> Iterator[str]:
 
 def _describe_disk(node: str, descriptor: int, number: int, device: BlockDevice) -> Iterator[str]:
     yield from ("-add-fd", format_option("", {"fd": descriptor, "set": number}))
-    backend = {"node-name": node, "filename": f"/dev/fdset/{number}", "read-only": device.readonly}
-    # The descriptor is ours, so a lock would keep out nobody but other sandboxes of the same read-only image.
-    yield from ("-blockdev", format_option("driver=file", {**backend, "locking": "off", "cache.direct": device.direct}))
+    backend = {"driver": "file", "node-name": node, **describe_disk_backend(number, device)}
+    cache = backend.pop("cache", {})
+    flat = {**backend, **{f"cache.{key}": value for key, value in cache.items()}}
+    yield from ("-blockdev", format_option("", flat))
     yield from ("-device", format_option("virtio-blk-pci", describe_disk_frontend(node, device)))
+
+
+def describe_disk_backend(number: int, device: BlockDevice) -> dict[str, Any]:
+    """Properties of the block node on a set of descriptors, as QMP takes them.
+
+    The descriptor is ours, so a lock would keep out nobody but other sandboxes of the same read-only image.
+    """
+    cache = {"direct": device.direct, **({"no-flush": True} if device.no_flush else {})}
+    backend = {"filename": f"/dev/fdset/{number}", "read-only": device.readonly, "locking": "off", "cache": cache}
+    return {**backend, **({} if device.aio == "threads" else {"aio": device.aio})}
 
 
 def describe_disk_frontend(node: str, device: BlockDevice) -> dict[str, object]:

@@ -59,6 +59,7 @@ class Qemu:
             accelerator=self.acceleration.accelerator,
             fs_share=True,
             block_hotplug=True,
+            scsi=True,
             net_hotplug=True,
             vfio=True,
             multi_queue=True,

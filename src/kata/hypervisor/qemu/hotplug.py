@@ -1,4 +1,4 @@
-"""Devices that come and go while the VM runs, each in a PCIe root port that was there from the start."""
+"""Devices that come and go while the VM runs: in a PCIe root port each, or disks at the SCSI controller."""
 
 import os
 import stat
@@ -8,6 +8,8 @@ from typing import Any
 from kata.errors import ConfigError, ExistsError, HostError, NotFoundError, StateError
 from kata.hypervisor.qemu.arguments import (
     FIRST_PORT_SLOT,
+    SCSI,
+    describe_disk_backend,
     describe_disk_frontend,
     describe_net_frontend,
     describe_share_frontend,
@@ -15,69 +17,90 @@ from kata.hypervisor.qemu.arguments import (
 from kata.hypervisor.spec import BlockDevice, DiskAddress, NetDevice, PciAddress, SharedFs, VfioDevice
 from kata.transport.qmp import QmpSession
 
+_SCSI_TARGETS = 255  # of virtio-scsi-pci, one more than its highest number (QEMU, hw/scsi/virtio-scsi.c)
+
 
 class _Plugged:
-    """A device in a port: its name in QEMU, and the commands that take its backend away, last first."""
+    """A device in its place: its name in QEMU, and the commands that take its backend away, last first."""
 
-    def __init__(self, port: int, name: str) -> None:
-        self.port = port
+    def __init__(self, place: int, free: list[int], name: str) -> None:
+        """`free` are the places of its kind, to which its own comes back."""
+        self.place = place
+        self.free = free
         self.name = name
         self.undo: list[tuple[str, dict[str, Any]]] = []
         self.is_leaving = False
 
 
 class Hotplug:
-    """The root ports of one VM and what is in them.
+    """The root ports and the SCSI targets of one VM, and what is in them.
 
-    The first ones have the `cards` that were there from the start, by id and QEMU's name; `ports` more are free.
+    The first ports have the `cards` that were there from the start, by id and QEMU's name; `ports` more are free.
     """
 
-    def __init__(self, session: QmpSession, ports: int, cards: Mapping[str, str]) -> None:
+    def __init__(self, session: QmpSession, ports: int, cards: Mapping[str, str], *, scsi: bool = False) -> None:
         self._session = session
-        self._free = list(range(len(cards), len(cards) + ports))
+        self._ports = list(range(len(cards), len(cards) + ports))
+        self._targets = list(range(_SCSI_TARGETS)) if scsi else []
+        self._scsi = scsi
         self._plugged: dict[str, _Plugged] = {}
         self._count = 0
         for port, (card, name) in enumerate(cards.items()):
-            self._plugged[card] = _Plugged(port, name)
+            self._plugged[card] = _Plugged(port, self._ports, name)
             self._plugged[card].undo.append(("netdev_del", {"id": name}))
 
-    def _reserve(self, device_id: str) -> _Plugged:
+    def _reserve(self, device_id: str, *, scsi: bool = False) -> _Plugged:
         if device_id in self._plugged:
             raise ExistsError(f"device {device_id} is plugged in already")
-        if not self._free:
-            hint = "raise pcie_root_port in [hypervisor.qemu]"
-            raise StateError(f"device {device_id} finds no free hot-plug port in its VM", hint=hint)
+        free = self._targets if scsi else self._ports
+        if not free:
+            hint = None if scsi else "raise pcie_root_port in [hypervisor.qemu]"
+            place = "SCSI target" if scsi else "hot-plug port"
+            raise StateError(f"device {device_id} finds no free {place} in its VM", hint=hint)
         # Names are never used twice: DEVICE_DELETED of an earlier device must not be taken for this one's.
         self._count += 1
-        plugged = _Plugged(self._free.pop(0), f"hot{self._count}")
+        plugged = _Plugged(free.pop(0), free, f"hot{self._count}")
         self._plugged[device_id] = plugged
+        return plugged
+
+    def _find(self, device_id: str) -> _Plugged:
+        plugged = self._plugged.get(device_id)
+        if plugged is None:
+            raise NotFoundError(f"no device {device_id} was plugged in")
         return plugged
 
     async def _roll_back(self, device_id: str) -> None:
         plugged = self._plugged.pop(device_id)
-        self._free.append(plugged.port)
+        plugged.free.append(plugged.place)
         for command, arguments in reversed(plugged.undo):
             await self._session.execute(command, arguments)
 
     async def _add(self, plugged: _Plugged, driver: str, properties: dict[str, object]) -> PciAddress:
-        arguments = {"driver": driver, **properties, "id": f"dev-{plugged.name}", "bus": f"rp{plugged.port}"}
+        arguments = {"driver": driver, **properties, "id": f"dev-{plugged.name}", "bus": f"rp{plugged.place}"}
         await self._session.execute("device_add", arguments)
-        return PciAddress(f"{FIRST_PORT_SLOT + plugged.port:02x}/00")
+        return PciAddress(f"{FIRST_PORT_SLOT + plugged.place:02x}/00")
 
     async def plug_block(self, device: BlockDevice) -> DiskAddress:
-        """Pass the disk's descriptor in, make a block node of it, and a virtio disk on that."""
-        plugged = self._reserve(device.id)
+        """Pass the disk's descriptor in, make a block node of it, and a disk on that."""
+        plugged = self._reserve(device.id, scsi=self._scsi)
         try:
             number, driver = await self._pass_disk(plugged, device)
-            node = {"driver": driver, "node-name": plugged.name, "filename": f"/dev/fdset/{number}", "locking": "off"}
-            cache = {"direct": device.direct}
-            await self._session.execute("blockdev-add", {**node, "read-only": device.readonly, "cache": cache})
+            node = {"driver": driver, "node-name": plugged.name, **describe_disk_backend(number, device)}
+            await self._session.execute("blockdev-add", node)
             plugged.undo.append(("blockdev-del", {"node-name": plugged.name}))
             front = describe_disk_frontend(plugged.name, device)
+            if self._scsi:
+                return await self._add_scsi(plugged, front)
             return DiskAddress("blk", (await self._add(plugged, "virtio-blk-pci", front)).path)
         except BaseException:
             await self._roll_back(device.id)
             raise
+
+    async def _add_scsi(self, plugged: _Plugged, front: dict[str, object]) -> DiskAddress:
+        disk = {"driver": "scsi-hd", "bus": f"{SCSI}.0", "scsi-id": plugged.place, "lun": 0}
+        properties = {key: front[key] for key in ("id", "drive", "serial")}
+        await self._session.execute("device_add", {**disk, **properties})
+        return DiskAddress("scsi", f"{plugged.place}:0")
 
     async def _pass_disk(self, plugged: _Plugged, device: BlockDevice) -> tuple[int, str]:
         """Return the number of the descriptor's set, and the driver that QEMU has for such files."""
@@ -94,6 +117,11 @@ class Hotplug:
         number = int(added["fdset-id"])
         plugged.undo.append(("remove-fd", {"fdset-id": number}))
         return number, driver
+
+    async def resize_block(self, device_id: str, size: int) -> None:
+        """Have the guest see a disk's new size: the file's or device's own, as QEMU would give that to a file."""
+        plugged = self._find(device_id)
+        await self._session.execute("block_resize", {"node-name": plugged.name, "size": size})
 
     async def plug_net(self, device: NetDevice) -> PciAddress:
         """Pass the queues' descriptors in, make a netdev of them, and a virtio card on that."""
@@ -149,9 +177,7 @@ class Hotplug:
         Raise NotFoundError, or DeadlineError when the guest does not let go; the device is still there then, and this
         may be called again.
         """
-        plugged = self._plugged.get(device_id)
-        if plugged is None:
-            raise NotFoundError(f"no device {device_id} was plugged in")
+        plugged = self._find(device_id)
         name = f"dev-{plugged.name}"
         try:
             await self._session.execute("device_del", {"id": name})

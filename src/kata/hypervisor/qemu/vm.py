@@ -56,7 +56,7 @@ class QemuVm:
         self._memory = memory
         self._shutdown: Event | None = None
         self._released = False
-        self._hotplug = Hotplug(session, spec.hotplug_ports, list_cards_in_ports(spec))
+        self._hotplug = Hotplug(session, spec.hotplug_ports, list_cards_in_ports(spec), scsi=spec.scsi)
         self._resize: Resize | None = None
         session.on_event = self._see_event
 
@@ -187,6 +187,9 @@ class QemuVm:
 
     async def plug_block(self, device: BlockDevice) -> DiskAddress:
         return await self._hotplug.plug_block(device)
+
+    async def resize_block(self, device_id: str, size: int) -> None:
+        await self._hotplug.resize_block(device_id, size)
 
     async def plug_net(self, device: NetDevice) -> PciAddress:
         return await self._hotplug.plug_net(device)

@@ -1,0 +1,95 @@
+"""Containers whose root file system is in a file or on a block device of the host: the guest mounts it itself."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import Change, Engine, fill_root
+
+
+def make_image(directory: Path, fstype: str) -> Path:
+    """Make a file system with a busybox in it."""
+    tool = f"mkfs.{fstype}"
+    if shutil.which(tool) is None:
+        pytest.skip(f"MISSING {tool}: run tools/install-host-packages test")
+    root, image = directory / "content", directory / f"root.{fstype}"
+    fill_root(root)
+    if fstype == "erofs":
+        subprocess.run([tool, "--quiet", str(image), str(root)], check=True, timeout=60)
+        return image
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    subprocess.run([tool, "-q", "-d", str(root), str(image)], check=True, timeout=60)
+    return image
+
+
+def set_root(image: Path, *, readonly: bool = False) -> Change:
+    def change(spec: dict[str, Any]) -> None:
+        spec["root"] = {"path": str(image), "readonly": readonly}
+
+    return change
+
+
+def read_file(image: Path, name: str) -> str:
+    """Read a file of an ext4 image without mounting it."""
+    done = subprocess.run(
+        ["debugfs", "-R", f"cat {name}", str(image)], check=True, capture_output=True, text=True, timeout=60
+    )
+    return done.stdout
+
+
+_SCRIPT = "grep ' / ' /proc/mounts | cut -d ' ' -f 1,3; echo of the guest > /new && cat /new"
+
+
+@pytest.mark.parametrize(("driver", "device"), [("virtio-scsi", "/dev/sda"), ("virtio-blk", "/dev/vdb")])
+def test_what_a_container_writes_to_a_root_in_a_file_is_in_the_file_afterwards(
+    engine: Engine, tmp_path: Path, driver: str, device: str
+) -> None:
+    image = make_image(tmp_path, "ext4")
+    engine.configure(f'block_device_driver = "{driver}"\nblock_device_aio = "native"\n')
+    result = engine.run_container("sh", "-c", _SCRIPT, change=set_root(image))
+    assert (result.code, result.text) == (0, f"{device} ext4\nof the guest\n"), result
+    assert read_file(image, "/new") == "of the guest\n"
+    subprocess.run(["e2fsck", "-fn", str(image)], check=True, capture_output=True, timeout=60)
+
+
+def test_a_root_that_nobody_can_write_gets_a_writable_layer_in_the_guest(engine: Engine, tmp_path: Path) -> None:
+    image = make_image(tmp_path, "erofs")
+    before = image.read_bytes()
+    engine.configure("")
+    flags = ("run", "--rootfs", str(image), "--")
+    result = engine.run(*flags, "sh", "-c", _SCRIPT)
+    assert (result.code, result.text) == (0, "overlay overlay\nof the guest\n"), result
+    assert image.read_bytes() == before
+
+
+def test_a_read_only_root_in_a_file_is_read_only_for_the_vm(engine: Engine, tmp_path: Path) -> None:
+    image = make_image(tmp_path, "ext4")
+    before = image.read_bytes()
+    engine.configure("")
+    result = engine.run_container("sh", "-c", "! touch /new && ls /bin/busybox", change=set_root(image, readonly=True))
+    assert (result.code, result.text) == (0, "/bin/busybox\n"), result
+    assert image.read_bytes() == before
+
+
+def test_two_containers_of_a_pod_have_one_disk_for_the_image_that_both_are_of(engine: Engine, tmp_path: Path) -> None:
+    image = make_image(tmp_path, "erofs")
+    engine.configure("")
+    with engine.hold("sleep", "1000", change=set_root(image)) as first:
+        script = "ls /sys/block | grep -c ^sd; echo second > /new; cat /new"
+        second = engine.run_container("sh", "-c", script, pod=first.id, change=set_root(image))
+        assert second.text == "1\nsecond\n", second
+        assert first.ask("ls", "/bin/busybox")
+        assert first.execute("ls", "/new").code
+
+
+def test_a_file_without_a_known_file_system_is_refused_by_name(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"no file system".ljust(8192, b"\0"))
+    engine.configure("")
+    result = engine.run_container("true", change=set_root(tmp_path / "text"))
+    assert result.code
+    assert f"the root {tmp_path}/text holds no file system that the guest can mount" in result.err
+    assert "ext4, xfs and erofs" in result.err
