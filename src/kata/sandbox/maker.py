@@ -10,6 +10,7 @@ from kata.hypervisor.channel import AGENT_PORT
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.resources.cgroup import join_cgroup
+from kata.resources.oom import set_oom_score
 from kata.sandbox.guest import Guest
 from kata.sandbox.recipe import Recipe, read_recipe
 from kata.sandbox.template import (
@@ -32,6 +33,9 @@ _START_TIMEOUT = 30.0
 _SAVE_TIMEOUT = 60.0
 _STOP_TIMEOUT = 2.0
 _FAREWELL = 0.5
+_EXPENDABLE = 1000
+"""The score by which the host's kernel kills this before anything else, and its VM: a pod boots without a template."""
+
 _PATIENCE = 4.0
 """How much longer the guest of a nice process may take than another."""
 
@@ -39,6 +43,7 @@ _PATIENCE = 4.0
 def main() -> int:
     """Make the template of the recipe that standard input is, once that is at its end. Return the exit code."""
     join_cgroup("/", os.getpid())
+    set_oom_score(os.getpid(), _EXPENDABLE)
     # Nothing of the pod's, which may end before this does.
     linux.unshare(linux.CLONE_NEWNET)
     enter_private_mount_namespace()
