@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from kata.errors import HostError
+from kata.sys.file import read_text
 
 _BASE = "/sys/fs/cgroup"
 _REMOVE_TIMEOUT = 5.0
@@ -82,14 +83,25 @@ def create_cgroup(path: str, before: Callable[[str], None], hierarchies: Sequenc
 def _make_below(hierarchy: str, path: str, before: Callable[[str], None]) -> None:
     directory = hierarchy
     for part in path.split("/"):
-        directory = f"{directory}/{part}"
+        parent, directory = directory, f"{directory}/{part}"
         if not os.path.exists(directory):
             before(directory)
+            _enable_controllers(parent)
             with suppress(FileExistsError):  # the engine, or the pod's next container, was faster
                 os.mkdir(directory)
                 with suppress(OSError):  # without the mark it stays for whoever made it in the ledger
                     os.setxattr(directory, _OWNER_MARK, b"1")
             _copy_cpuset(directory)
+
+
+def _enable_controllers(parent: str) -> None:
+    """Let a cgroup of version 2 account what is below it, as other runtimes do: without that nothing is counted there.
+
+    One with processes of its own cannot (cgroup-v2.rst, "No Internal Process Constraint"), and stays as it is.
+    """
+    for controller in read_text(f"{parent}/cgroup.controllers").split():
+        with suppress(OSError), open(f"{parent}/cgroup.subtree_control", "w") as file:
+            file.write(f"+{controller}")
 
 
 def _copy_cpuset(directory: str) -> None:

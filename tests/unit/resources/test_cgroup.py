@@ -85,6 +85,13 @@ def test_a_cgroup_that_somebody_else_makes_at_the_same_time_is_used(tmp_path: Pa
     assert (tmp_path / "a" / "b").is_dir()
 
 
+def test_a_cgroup_of_version_2_accounts_what_is_below_it(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").write_text("memory\n")
+    create_cgroup("/a/b", lambda _: None, [str(tmp_path)])
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+memory"
+    assert not (tmp_path / "a/cgroup.subtree_control").exists()
+
+
 def test_a_cgroup_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(HostError, match=f"{tmp_path}/file/a cannot be made: Not a directory"):
