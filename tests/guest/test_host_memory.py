@@ -11,9 +11,10 @@ import pytest
 from engine import Change, Container, Engine
 from guest.test_sizes import is_vcpu
 
-_HOG = """BEGIN { s = sprintf("%65536s", "x"); while (1) a[n++] = s n }"""
-_V1 = Path("/sys/fs/cgroup/memory")
+_HOG = ("dd", "if=/dev/zero", "of=/dev/null", "count=1")
 _IS_UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+_MEMORY = Path("/sys/fs/cgroup" if _IS_UNIFIED else "/sys/fs/cgroup/memory")
+_USAGE, _LIMIT = ("memory.current", "memory.max") if _IS_UNIFIED else ("memory.usage_in_bytes", "memory.limit_in_bytes")
 
 
 @pytest.fixture
@@ -68,8 +69,7 @@ def test_all_that_runs_for_a_pod_is_in_its_cgroup_and_its_statistics(engine: Eng
         for pid in list_host_processes(engine, held.id):
             found = find_cgroups(str(pid))
             assert {found[name] for name in (("",) if _IS_UNIFIED else ("cpu", "memory"))} == {path}
-        usage = Path(f"/sys/fs/cgroup{path}/memory.current" if _IS_UNIFIED else f"{_V1}{path}/memory.usage_in_bytes")
-        assert int(usage.read_text()) > 64 << 20
+        assert int(Path(f"{_MEMORY}{path}/{_USAGE}").read_text()) > 64 << 20
 
 
 @pytest.mark.usefixtures("_split")
@@ -95,31 +95,27 @@ def test_only_the_vcpus_are_in_the_pods_cgroup_where_the_operator_wants_that(eng
 def test_a_container_without_a_limit_that_takes_all_of_the_guests_memory_is_killed_alone(
     engine: Engine, pod: Container
 ) -> None:
-    with engine.hold("awk", _HOG, pod=pod.id, name="hog") as hog:
+    with engine.hold(*_HOG, "bs=460M", pod=pod.id, name="hog") as hog:
         assert hog.wait(timeout=60) == 137
         wait_until((hog.bundle / "oom").exists)
     assert pod.ask("echo", "alive") == "alive\n"
 
 
-@pytest.mark.skipif(not (_V1 / "memory.limit_in_bytes").exists(), reason="needs version 1 of the memory controller")
 def test_a_vm_that_the_hosts_limit_kills_ends_its_containers_as_out_of_memory_and_the_log_names_the_limit(
     engine: Engine,
 ) -> None:
     with engine.hold("sleep", "1000", change=score(300)) as held:
-        parent = _V1 / engine.token
-        used = int((parent / "memory.usage_in_bytes").read_text())
-        limit = (used >> 20) + 48 << 20
-        (parent / "memory.limit_in_bytes").write_text(str(limit))
-        with engine.start("exec", held.id, "awk", _HOG) as hog:
+        path = f"/{engine.token}/{held.id}"
+        limit = (int(Path(f"{_MEMORY}{path}/{_USAGE}").read_text()) >> 20) + 48 << 20
+        Path(f"{_MEMORY}{path}/{_LIMIT}").write_text(str(limit))
+        with engine.start("exec", held.id, *_HOG, "bs=200M") as hog:
             assert held.wait(timeout=60) == 137
             hog.communicate(timeout=60)
             assert hog.returncode == 137
         wait_until((held.bundle / "oom").exists)
         assert held.find_status() == "stopped"
         said = [json.loads(line)["msg"] for line in engine.succeed("logs", "--source", "service", held.id).splitlines()]
-        reason = (
-            f"the host killed the VM, because the cgroup /{engine.token} has reached its memory limit of {limit} bytes"
-        )
+        reason = f"the host killed the VM, because the cgroup {path} has reached its memory limit of {limit} bytes"
         assert f"the VM ended: {reason}" in said
 
 
@@ -140,7 +136,7 @@ def test_memory_that_a_container_took_and_freed_comes_back_to_the_host(engine: E
     with engine.hold("sleep", "1000") as held:
         qemu = engine.find_process("qemu", held.id)
         before = read_kib(qemu, "Rss")
-        held.ask("dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1")
+        held.ask(*_HOG, "bs=200M")
         spike = read_kib(qemu, "Rss")
         assert spike > before + (150 << 10)
         wait_until(lambda: read_kib(qemu, "Rss") < before + (50 << 10))
