@@ -52,10 +52,12 @@ class PodConnection:
         self._plugs: list[Plug] = []
         self._connected: dict[int, _Connected] = {}
 
-    def scan(self) -> None:
-        """Look at the namespace again. Raise HostError."""
+    def scan(self) -> bool:
+        """Look at the namespace again, and say whether it is another than before. Raise HostError."""
+        before = self.layout
         layout = scan_namespace(self._netlink, self._connected)
         self.layout = layout._replace(endpoints=tuple(map(self._limit_endpoint, layout.endpoints)))
+        return self.layout != before
 
     def _limit_endpoint(self, endpoint: Endpoint) -> Endpoint:
         connected = self._connected.get(endpoint.link.ifindex)

@@ -55,5 +55,16 @@ class NamespaceWatch:
             if error.errno != errno.ENOBUFS:  # so many changes that the kernel has dropped some
                 raise HostError(f"changes of the pod's network cannot be followed: {error.strerror}") from error
 
+    def drain(self) -> None:
+        """Forget what has been told and not been waited for."""
+        while True:
+            try:
+                self._socket.recv(1)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise HostError(f"changes of the pod's network cannot be followed: {error.strerror}") from error
+
     def close(self) -> None:
         self._socket.close()

@@ -125,11 +125,20 @@ class SandboxNetwork:
     async def watch(self, machine: Vm, guest: Guest, log: Log) -> None:
         """Follow the namespace until cancelled. What fails is logged, and tried again."""
         assert self._watch is not None
+        assert self._connection is not None
         said = ""
+        has_changed = False
         while True:
-            await self._watch.wait_change(timeout=_RETRY_PAUSE if said else None)
+            if not has_changed:
+                await self._watch.wait_change(timeout=_RETRY_PAUSE if said else None)
+            has_changed = False
             try:
-                await self.follow(machine, guest)
+                try:
+                    await self.follow(machine, guest)
+                finally:
+                    # Taps that were made, or taken away for want of a port, are news too, and no others' doing.
+                    self._watch.drain()
+                    has_changed = self._connection.scan()
                 said = ""
             except KataError as error:
                 if str(error) != said:

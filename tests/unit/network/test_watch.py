@@ -48,5 +48,14 @@ async def test_so_many_changes_that_some_are_lost_are_told_too(watch: NamespaceW
     await asyncio.wait_for(watch.wait_change(), 10)
 
 
+async def test_what_was_forgotten_is_not_told(watch: NamespaceWatch) -> None:
+    run_ip("link", "delete", "eth0")
+    watch.drain()
+    waiting = asyncio.create_task(watch.wait_change())
+    done, _ = await asyncio.wait({waiting}, timeout=0.3)
+    assert not done
+    waiting.cancel()
+
+
 async def test_where_nothing_changes_the_wait_ends_in_time(watch: NamespaceWatch) -> None:
     await asyncio.wait_for(watch.wait_change(timeout=0.01), 10)
