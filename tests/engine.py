@@ -260,6 +260,11 @@ class Container:
         assert result.code == 0, result
         return result.text
 
+    def await_success(self, *conditions: str) -> None:
+        """Wait until each of these commands of the shell has succeeded in it."""
+        for condition in conditions:
+            self.ask("sh", "-c", f"until {condition} >/dev/null 2>&1; do :; done")
+
     def find_status(self) -> str:
         return str(self.engine.find_state(self.id)["status"])
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from engine import ALL_CAPABILITIES, Container, Engine, add_mount, combine, grant, kill_process
+from netns import run_ip
 from podnet import add_veth, make_pod_network
 from watch import wait_for_file
 
@@ -129,6 +130,10 @@ def test_a_container_lives_its_whole_life_in_a_copy(cloning: Engine, tmp_path: P
         )
         assert held.ask("cat", "/sys/class/net/eth0/address").strip() == json.loads(link.stdout)[0]["address"]
         held.ask("ping", "-c", "1", "-W", "5", "10.5.0.1")
+        add_veth(net, "net1", "10.6.0", "fd06:")
+        run_ip("-n", net.pod, "link", "delete", "eth0")
+        held.await_success("ip addr show net1 | grep 'inet6 fd06::2/64'", "! ip link show eth0")
+        held.ask("ping", "-c", "1", "-W", "5", "10.6.0.1")
         again = cloning.run_container("cat", "/root/file", pod=held.id)
         assert again.code != 0, "a container sees another's files"
         held.kill("KILL")

@@ -18,17 +18,14 @@ from podnet import MTU, PodNet, add_veth, make_pod_network
 _LARGE = 300_000
 _SERVED = ("0123456789abcde\n" * (_LARGE // 16 + 1))[:_LARGE]
 _PATIENCE = 60.0
+_VHOST_NET = "/dev/vhost-net"
+_HYPERVISOR = os.environ.get("KATA_TEST_HYPERVISOR") or "qemu"
+_plugs_in = pytest.mark.skipif(_HYPERVISOR == "firecracker", reason="FIRECRACKER plugs in no network card")
 
 
 def _serve_large(held: Container) -> None:
     """Have a web server in the container with a file of `_LARGE` bytes, at port 8080."""
     held.ask("sh", "-c", f"mkdir -p /w; yes 0123456789abcde | head -c {_LARGE} > /w/large; httpd -h /w -p 8080")
-
-
-def _await_in_guest(held: Container, *conditions: str) -> None:
-    """Wait until each of these commands of the shell succeeds in the container."""
-    for condition in conditions:
-        held.ask("sh", "-c", f"until {condition} >/dev/null 2>&1; do :; done")
 
 
 def _await_text(path: Path, text: str) -> None:
@@ -235,6 +232,7 @@ def test_hooks_of_the_runtime_run_in_the_hosts_network(engine: Engine, net: PodN
     assert places == dict.fromkeys(hooks, host) | {"createContainer": pod}
 
 
+@_plugs_in
 def test_links_that_come_between_create_and_start_are_the_guests_too(engine: Engine) -> None:
     change = grant(*ALL_CAPABILITIES)
     with make_pod_network(f"{engine.token}-late", linked=False) as net:
@@ -255,6 +253,7 @@ def test_links_that_come_between_create_and_start_are_the_guests_too(engine: Eng
         assert not net.list_ingress()
 
 
+@_plugs_in
 def test_a_link_too_many_is_refused_at_start_and_taken_when_another_makes_room(engine: Engine) -> None:
     names = [f"net{number}" for number in range(3)]
     with make_pod_network(f"{engine.token}-many", linked=False) as net:
@@ -273,35 +272,37 @@ def test_a_link_too_many_is_refused_at_start_and_taken_when_another_makes_room(e
         assert not net.list_ingress()
 
 
+@_plugs_in
 def test_links_addresses_and_routes_come_and_go_while_the_container_runs(engine: Engine) -> None:
     with make_pod_network(f"{engine.token}-hot") as net:
         with engine.hold("sleep", "100000", change=combine(net.join, grant(*ALL_CAPABILITIES))) as held:
             add_veth(net, "net1", "10.6.0", "fd06:")
             run_ip("-n", net.pod, "route", "add", "198.51.100.0/24", "via", "10.6.0.1")
-            _await_in_guest(held, "ip route | grep '198.51.100.0/24 via 10.6.0.1 dev net1'")
+            held.await_success("ip route | grep '198.51.100.0/24 via 10.6.0.1 dev net1'")
             held.ask("ping", "-c", "1", "-W", "5", "10.6.0.1")
             answer = net.run_peer("ping", "-c", "1", "-W", "5", "fd06::2")
             assert answer.returncode == 0, answer
 
             run_ip("-n", net.pod, "addr", "add", "10.5.0.22/24", "dev", "eth0")
-            _await_in_guest(held, "ip addr show eth0 | grep 'inet 10.5.0.22/24'")
+            held.await_success("ip addr show eth0 | grep 'inet 10.5.0.22/24'")
             run_ip("-n", net.pod, "addr", "del", "10.5.0.22/24", "dev", "eth0")
             run_ip("-n", net.pod, "route", "del", "198.51.100.0/24")
-            _await_in_guest(held, "! ip addr | grep 10.5.0.22", "! ip route | grep 198.51.100.0")
+            held.await_success("! ip addr | grep 10.5.0.22", "! ip route | grep 198.51.100.0")
 
             for name in ("net1", "eth0"):  # the second was there when the VM was started
                 run_ip("-n", net.pod, "link", "delete", name)
-                _await_in_guest(held, f"! ip link show {name}")
+                held.await_success(f"! ip link show {name}")
             assert net.list_links() == {"lo"}
             for name, number in (("eth0", 7), ("net1", 8), ("net2", 9)):  # as many as there are ports
                 add_veth(net, name, f"10.{number}.0", f"fd0{number}:")
-                _await_in_guest(held, f"ip addr show {name} | grep 'inet6 fd0{number}::2/64'")
+                held.await_success(f"ip addr show {name} | grep 'inet6 fd0{number}::2/64'")
                 held.ask("ping", "-c", "1", "-W", "5", f"10.{number}.0.1")
 
         assert net.list_links() == {"lo", "eth0", "net1", "net2"}
         assert not net.list_ingress()
 
 
+@_plugs_in
 def test_a_link_too_many_is_logged_and_had_when_another_makes_room(engine: Engine) -> None:
     with (
         make_pod_network(f"{engine.token}-full") as net,
@@ -309,14 +310,15 @@ def test_a_link_too_many_is_logged_and_had_when_another_makes_room(engine: Engin
     ):
         for number in range(3):
             add_veth(net, f"net{number}", f"10.{number + 7}.0", f"fd0{number + 7}:")
-        _await_in_guest(held, "ip addr show net1 | grep 'inet 10.8.0.2/24'")
+        held.await_success("ip addr show net1 | grep 'inet 10.8.0.2/24'")
         log = engine.find_sandbox(held.id) / "service.log"
         _await_text(log, "no free hot-plug port")
         run_ip("-n", net.pod, "link", "delete", "net0")
-        _await_in_guest(held, "ip addr show net2 | grep 'inet 10.9.0.2/24'", "! ip link show net0")
+        held.await_success("ip addr show net2 | grep 'inet 10.9.0.2/24'", "! ip link show net0")
         held.ask("ping", "-c", "1", "-W", "5", "10.9.0.1")
 
 
+@_plugs_in
 @pytest.mark.parametrize("kind", ["macvlan", "ipvlan"])
 def test_a_link_of_another_kind_is_the_guests_as_a_veth_is(networked: Container, net: PodNet, kind: str) -> None:
     run_ip("-n", net.peer, "link", "add", "below", "mtu", str(MTU), "type", "veth", "peer", "name", "other")
@@ -333,20 +335,21 @@ def test_a_link_of_another_kind_is_the_guests_as_a_veth_is(networked: Container,
             run_ip("-n", place, "link", "set", name, "up")
             if address:
                 run_ip("-n", place, "addr", "add", address, "dev", name)
-        _await_in_guest(networked, "ip addr show net2 | grep 'inet 10.7.0.2/24'")
+        networked.await_success("ip addr show net2 | grep 'inet 10.7.0.2/24'")
         networked.ask("ping", "-c", "1", "-W", "5", "10.7.0.1")
         answer = net.run_peer("ping", "-c", "1", "-W", "5", "10.7.0.2")
         assert answer.returncode == 0, answer
     finally:
         run_ip("-n", net.peer, "link", "delete", "below")
-    _await_in_guest(networked, "! ip link show net2")
+    networked.await_success("! ip link show net2")
 
 
+@_plugs_in
 def test_a_tap_of_another_program_is_the_guests_as_a_veth_is(networked: Container, net: PodNet) -> None:
     with net.open_tap("net2") as tap:
         run_ip("-n", net.pod, "link", "set", "net2", "up")
         run_ip("-n", net.pod, "addr", "add", "10.7.0.2/24", "dev", "net2")
-        _await_in_guest(networked, "ip addr show net2 | grep 'inet 10.7.0.2/24'")
+        networked.await_success("ip addr show net2 | grep 'inet 10.7.0.2/24'")
         mac = bytes.fromhex(read_ip("-n", net.pod, "link", "show", "net2")[0]["address"].replace(":", ""))
         peer, addresses = b"\x02\0\0\0\x07\x01", (bytes((10, 7, 0, 1)), bytes((10, 7, 0, 2)))
         form = bytes.fromhex("0806 0001 0800 06 04")  # ARP, Ethernet, IPv4: RFC 826
@@ -355,7 +358,7 @@ def test_a_tap_of_another_program_is_the_guests_as_a_veth_is(networked: Containe
         answer = peer + mac + form + b"\0\2" + mac + addresses[1] + peer + addresses[0]
         while not os.read(tap, 2000).startswith(answer):
             assert time.monotonic() < deadline, "the guest does not answer"
-    _await_in_guest(networked, "! ip link show net2")
+    networked.await_success("! ip link show net2")
 
 
 def test_what_a_vm_receives_and_sends_is_limited_where_so_configured(engine: Engine) -> None:
@@ -393,6 +396,7 @@ def test_what_a_vm_receives_and_sends_is_limited_where_so_configured(engine: Eng
         engine.configure("")
 
 
+@_plugs_in
 def test_the_model_macvtap_connects_the_guest_under_the_links_own_address(engine: Engine) -> None:
     engine.configure('[runtime]\ninternetworking_model = "macvtap"\n')
     try:
@@ -417,10 +421,10 @@ def test_the_model_macvtap_connects_the_guest_under_the_links_own_address(engine
                 assert done.stdout == _SERVED, done.stderr
 
                 add_veth(net, "net1", "10.6.0", "fd06:")
-                _await_in_guest(held, "ip addr show net1 | grep 'inet6 fd06::2/64'")
+                held.await_success("ip addr show net1 | grep 'inet6 fd06::2/64'")
                 held.ask("ping", "-c", "1", "-W", "5", "10.6.0.1")
                 run_ip("-n", net.pod, "link", "delete", "net1")
-                _await_in_guest(held, "! ip link show net1")
+                held.await_success("! ip link show net1")
                 refused = engine.run_container("true", change=net.join)
                 assert "another VM is connected" in refused.err
 
@@ -431,6 +435,33 @@ def test_the_model_macvtap_connects_the_guest_under_the_links_own_address(engine
             assert b"clsact" not in qdiscs.stdout
     finally:
         engine.configure("")
+
+
+def test_the_hosts_kernel_moves_the_packets_under_kvm_where_it_can_and_qemu_where_told_to(engine: Engine) -> None:
+    if not (os.environ.get("KATA_LAB") and os.path.exists(_VHOST_NET) and _HYPERVISOR == "qemu"):
+        pytest.skip(f"NO KVM WITH {_VHOST_NET}, OR NO QEMU: nothing shows who moves a VM's packets; run make test-lab")
+    for disabled in ("false", "true"):
+        engine.configure(f"disable_vhost_net = {disabled}\n")
+        # There it is too slow to be chosen.
+        engine.config.write_text(engine.config.read_text().replace('accelerator = "auto"', 'accelerator = "kvm"'))
+        try:
+            with (
+                make_pod_network(f"{engine.token}-vhost") as net,
+                engine.hold("sleep", "1000", change=combine(net.join, grant(*ALL_CAPABILITIES))) as held,
+            ):
+                add_veth(net, "net1", "10.6.0", "fd06:")
+                held.await_success("ip addr show net1 | grep 'inet6 fd06::2/64'")
+                place = Path(f"/proc/{engine.find_process('qemu', held.id)}/fd")
+                opened = [os.readlink(path) for path in place.iterdir()]
+                assert opened.count(_VHOST_NET) == (2 if disabled == "false" else 0)
+                for address in ("10.5.0.1", "fd06::1"):
+                    held.ask("ping", "-c", "1", "-W", "5", address)
+                _serve_large(held)
+                for address in ("10.5.0.2", "10.6.0.2"):
+                    done = net.run_peer("wget", "-qO-", f"http://{address}:8080/large", timeout=60)
+                    assert done.stdout == _SERVED, done.stderr
+        finally:
+            engine.configure("")
 
 
 def test_a_card_has_a_queue_for_each_processor_when_so_configured(engine: Engine) -> None:

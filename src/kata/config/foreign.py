@@ -119,7 +119,6 @@ HYPERVISOR: dict[str, Foreign] = {
     "dbg_monitor_socket": _ignored("str", "QEMU has one monitor, which is the runtime's"),
     "disable_nesting_checks": _exactly("bool", "there are no such checks", True, False),
     "disable_nested_virtualization": _vital("bool", "it is not implemented for QEMU"),
-    "disable_vhost_net": _exactly("bool", "QEMU itself moves the network's packets", True),
     "net_rate_limiter_bw_max_rate": _ignored("int", _RATE),
     "net_rate_limiter_bw_one_time_burst": _ignored("int", _RATE),
     "net_rate_limiter_ops_max_rate": _ignored("int", _RATE),

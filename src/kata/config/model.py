@@ -86,6 +86,9 @@ class HypervisorConfig(NamedTuple):
     """Answer the guest's flushes without carrying them out: quick, and what is lost with the host's power is lost."""
     network_queues: Annotated[int, Range(0, 256, "queues")] = 1
     """Pairs of queues of each network card, at most one for each virtual processor; 0 counts as 1."""
+    disable_vhost_net: bool = False
+    """Let QEMU move the packets of network cards itself, not the host's kernel (`/dev/vhost-net`), which does it under
+    KVM where it can."""
     rx_rate_limiter_max_rate: Annotated[int, Range(0, 10**12, "bits a second")] = 0
     """The most that each network card of a VM receives. 0: no limit."""
     tx_rate_limiter_max_rate: Annotated[int, Range(0, 10**12, "bits a second")] = 0

@@ -15,8 +15,9 @@ from kata.hypervisor.memory import make_memory
 from kata.hypervisor.qemu.arguments import Descriptors, Machine, build_arguments, list_borrowed_descriptors
 from kata.hypervisor.qemu.binary import QemuBinary, find_binary
 from kata.hypervisor.qemu.saved import SavedVm
+from kata.hypervisor.qemu.vhostnet import lend_vhost
 from kata.hypervisor.qemu.vm import QemuVm
-from kata.hypervisor.spec import BlockDevice, SerialPort, VmSpec
+from kata.hypervisor.spec import BlockDevice, Device, NetDevice, SerialPort, VmSpec
 from kata.sys.unixsocket import listen_unix
 from kata.transport.boundedlog import BoundedLog
 from kata.transport.child import start_child
@@ -36,6 +37,8 @@ class QemuSettings(NamedTuple):
     cpu: str = ""
     firmware: str = ""
     tb_size: int = 128
+    vhost_net: bool = True
+    """Let the host's kernel move the network's packets, where it can."""
     console_limit: int = 1 << 20
     """Bytes of the guest's console that are kept, and of QEMU's own words."""
 
@@ -52,6 +55,8 @@ class Qemu:
         self.path = self.binary.path
         self.version = ".".join(str(part) for part in self.binary.version)
         self.warning = self.acceleration.warning or ""
+        # Without KVM, QEMU is what signals and is signalled, and there is nothing to gain.
+        self._has_vhost = settings.vhost_net and self.acceleration.accelerator == "kvm"
 
     def find_capabilities(self) -> Capabilities:
         return Capabilities(
@@ -85,6 +90,8 @@ class Qemu:
             temporary.callback(vmm_control.close)
             undo.callback(loop_console.close)
             undo.callback(control.close)
+            if self._has_vhost:
+                spec = spec._replace(devices=tuple(_lend_vhost(device, temporary) for device in spec.devices))
             descriptors = self._open_everything(spec, temporary, undo, vmm_control.fileno(), vmm_console.fileno())
             if spec.savable or saved is not None:
                 memory = make_memory(f"kata-{spec.id}", spec.memory_mib << 20)
@@ -104,7 +111,16 @@ class Qemu:
             console = BoundedLog(os.path.join(spec.directory, _CONSOLE_LOG), limit=self.settings.console_limit)
             undo.callback(console.close)
             session = QmpSession(control)
-            vm = QemuVm(spec, child, session, loop_console, console, undo.pop_all(), descriptors.memory)
+            vm = QemuVm(
+                spec,
+                child,
+                session,
+                loop_console,
+                console,
+                undo.pop_all(),
+                descriptors.memory,
+                has_vhost=self._has_vhost,
+            )
             temporary.close()
         try:
             if saved is not None:
@@ -183,6 +199,10 @@ class Qemu:
         )
 
 
+def _lend_vhost(device: Device, stack: ExitStack) -> Device:
+    return stack.enter_context(lend_vhost(device)) if isinstance(device, NetDevice) else device
+
+
 def _describe_processor() -> str:
     """What the host's processor is and can, as the kernel tells it in /proc/cpuinfo of the first."""
     wanted = ("vendor_id", "cpu family", "model", "stepping", "microcode", "flags", "bugs")
@@ -229,5 +249,9 @@ def open_hypervisor(settings: QemuSettings | None = None, *, state_directory: st
 
 def open_configured(config: HypervisorConfig, state_directory: str | None) -> Qemu:
     """The driver as the operator wants it."""
-    settings = QemuSettings(path=config.path or QemuSettings().path, accelerator=config.accelerator)
+    settings = QemuSettings(
+        path=config.path or QemuSettings().path,
+        accelerator=config.accelerator,
+        vhost_net=not config.disable_vhost_net,
+    )
     return Qemu(settings, state_directory)

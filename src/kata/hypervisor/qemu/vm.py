@@ -13,6 +13,7 @@ from kata.hypervisor.driver import VmExit
 from kata.hypervisor.qemu.arguments import list_cards_in_ports
 from kata.hypervisor.qemu.hotplug import Hotplug
 from kata.hypervisor.qemu.saved import STATE, write_saved_memory
+from kata.hypervisor.qemu.vhostnet import lend_vhost
 from kata.hypervisor.spec import BlockDevice, DiskAddress, NetDevice, PciAddress, SharedFs, VfioDevice, VmSpec, VmState
 from kata.protocol.qmp import Event
 from kata.transport.boundedlog import BoundedLog
@@ -43,8 +44,13 @@ class QemuVm:
         log: BoundedLog,
         undo: ExitStack,
         memory: int | None = None,
+        *,
+        has_vhost: bool = False,
     ) -> None:
-        """`memory` is the descriptor of the guest's memory, where that is a file of ours."""
+        """`memory` is the descriptor of the guest's memory, where that is a file of ours.
+
+        With `has_vhost`, cards that are plugged in are the host's kernel's to serve.
+        """
         self.spec = spec
         self.pid = child.pid
         self.start_ticks = child.start_ticks
@@ -54,6 +60,7 @@ class QemuVm:
         self._console = Console(console, log)
         self._undo = undo
         self._memory = memory
+        self._has_vhost = has_vhost
         self._shutdown: Event | None = None
         self._released = False
         self._hotplug = Hotplug(session, spec.hotplug_ports, list_cards_in_ports(spec), scsi=spec.scsi)
@@ -192,7 +199,10 @@ class QemuVm:
         await self._hotplug.resize_block(device_id, size)
 
     async def plug_net(self, device: NetDevice) -> PciAddress:
-        return await self._hotplug.plug_net(device)
+        if not self._has_vhost:
+            return await self._hotplug.plug_net(device)
+        with lend_vhost(device) as card:
+            return await self._hotplug.plug_net(card)
 
     async def plug_share(self, device: SharedFs) -> PciAddress:
         return await self._hotplug.plug_share(device)
