@@ -184,10 +184,10 @@ class Guest:
         """Let the guest get ready to be saved for copies. Only this project's agent can; another says UNIMPLEMENTED."""
         await self.client.call(template.SERVICE, "Prepare", Empty(), Empty, timeout=_PREPARE_TIMEOUT)
 
-    async def wake(self, entropy: bytes, slots: list[int]) -> None:
+    async def wake(self, entropy: bytes, slots: list[int], *, timeout: float) -> None:
         """Let a copy of a template become itself, and find what is in these slots of the root bus."""
         request = template.Waking(entropy=entropy, nanoseconds=time.time_ns(), slots=slots)
-        await self.client.call(template.SERVICE, "Wake", request, Empty, timeout=REQUEST_TIMEOUT)
+        await self.client.call(template.SERVICE, "Wake", request, Empty, timeout=timeout)
 
     async def connect_port(self, port: int, *, ipv6: bool) -> int:
         """Connect to a server on the guest's loopback and return the connection's number.

@@ -2,9 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from kata.config.artifacts import Artifacts, find_artifacts
 from kata.config.model import NO_SHARED_FS, AgentConfig, Configuration, HypervisorConfig
@@ -12,7 +12,7 @@ from kata.errors import ConfigError, DeadlineError, GuestError, KataError, Start
 from kata.hypervisor.channel import AGENT_PORT, DEBUG_CONSOLE_PORT, LOG_PORT, choose_guest_channel
 from kata.hypervisor.driver import Capabilities, Channel, Hypervisor, Vm, open_hypervisor
 from kata.hypervisor.identity import derive_user_id
-from kata.hypervisor.spec import Balloon, Device, NetDevice, Rng, SharedFs, VmSpec
+from kata.hypervisor.spec import Balloon, Device, NetDevice, PciAddress, Rng, SharedFs, VmSpec
 from kata.network.tap import drop_tap, keep_tap
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
@@ -289,26 +289,24 @@ async def _start(
             if site.vcpu_cgroup:  # before the guest's first page: memory stays accounted where it was touched
                 join_vcpus(site.vcpu_cgroup, machine.pid, (await machine.list_vcpu_threads()).values())
                 oom = OomWatch(machine.pid)
-        slots = []
+        first: FirstCall = Guest.check
         if saved:
             with timeline.measure("plug in"):
-                slots += [await machine.plug_share(one) for one in shared]
+                slots = [await machine.plug_share(one) for one in shared]
                 slots += [await machine.plug_net(card) for card in cards]
+            first = _describe_waking(slots)
         if virtiofsd is not None:
             virtiofsd.hand_over()
         line.hand_over()
         read_console.append(machine.read_console)
         with timeline.measure("guest restore" if saved else "guest boot"):
             try:
-                guest = await _reach_agent(site, machine, virtiofsd, line)
+                guest = await _reach_agent(site, machine, virtiofsd, line, first)
             except KataError as error:
                 if killed := oom.explain():
                     raise GuestError(killed, hint=HINT) from error
                 raise
             owned.callback(guest.client.close)
-        if saved:
-            with timeline.measure("guest wake"):
-                await guest.wake(os.urandom(_ENTROPY), [int(slot.path[:2], 16) for slot in slots])
         logger = asyncio.create_task(copy_agent_log(line, f"{site.directory}/agent.log"))
         owned.callback(logger.cancel)
         return SandboxVm(guest, share, machine, virtiofsd, owned.pop_all(), line.agent_url, size, oom)
@@ -419,9 +417,27 @@ def _list_agent_parameters(config: AgentConfig) -> list[str]:
     return parameters
 
 
-async def _reach_agent(site: Site, machine: Vm, virtiofsd: Virtiofsd | None, line: Line) -> Guest:
+class FirstCall(Protocol):
+    """What the agent is asked first of all, with a time limit in seconds. It may be asked more than once."""
+
+    def __call__(self, guest: Guest, /, *, timeout: float) -> Awaitable[None]: ...
+
+
+def _describe_waking(slots: Sequence[PciAddress]) -> FirstCall:
+    """Ask a copy of a template to become itself, and to find what was plugged in: no call before it is worth a wait."""
+    entropy, numbers = os.urandom(_ENTROPY), [int(slot.path[:2], 16) for slot in slots]
+
+    def wake(guest: Guest, *, timeout: float) -> Awaitable[None]:
+        return guest.wake(entropy, numbers, timeout=timeout)
+
+    return wake
+
+
+async def _reach_agent(
+    site: Site, machine: Vm, virtiofsd: Virtiofsd | None, line: Line, first: FirstCall = Guest.check
+) -> Guest:
     """Wait for the agent's first answer, or for the end of the VM or of its share, whichever comes first."""
-    reaching = asyncio.create_task(_open_guest(line, machine.pid, float(site.config.agent.dial_timeout)))
+    reaching = asyncio.create_task(_open_guest(line, machine.pid, float(site.config.agent.dial_timeout), first))
     ending = asyncio.create_task(machine.wait_exit())
     # virtiofsd's worker process can outlive the one that we know, and a guest would boot on a share that is lost.
     unshared = asyncio.create_task(_wait_for_end(virtiofsd))
@@ -440,17 +456,17 @@ async def _reach_agent(site: Site, machine: Vm, virtiofsd: Virtiofsd | None, lin
             task.cancel()
 
 
-async def _open_guest(line: Line, pid: int, timeout: float) -> Guest:
+async def _open_guest(line: Line, pid: int, timeout: float, first: FirstCall) -> Guest:
     guest = Guest(await line.connect(AGENT_PORT, timeout=timeout))
     try:
-        await _wait_for_agent(guest, pid, timeout)
+        await _wait_for_agent(guest, pid, timeout, first)
     except KataError:
         guest.client.close()
         raise
     return guest
 
 
-async def _wait_for_agent(guest: Guest, pid: int, timeout: float) -> None:
+async def _wait_for_agent(guest: Guest, pid: int, timeout: float, first: FirstCall) -> None:
     """Wait for the agent's first answer. Time for which the VM wanted a CPU and got none does not count.
 
     Twenty VMs that start at once on two CPUs all get there, while one that hangs is given up in time.
@@ -458,9 +474,9 @@ async def _wait_for_agent(guest: Guest, pid: int, timeout: float) -> None:
     left, waited = timeout, read_cpu_wait(pid)
     while True:
         try:
-            return await guest.check(timeout=left)
+            return await first(guest, timeout=left)
         except DeadlineError as error:
             before, waited = waited, read_cpu_wait(pid)
             left = waited - before
             if left < _LEAST_WAIT:
-                raise DeadlineError(f"the agent did not answer Check within {timeout:g} s") from error
+                raise DeadlineError(f"the agent did not answer its first call within {timeout:g} s") from error
