@@ -94,7 +94,7 @@ conformance: packages $(VENV)/complete install ## run every suite: to build/conf
 	done
 	@failed=; \
 	$(VENV)/bin/python tests/conformance/runtime_tools.py --jobs 2 $(RUNTIMES) || failed="$$failed runtime-tools"; \
-	$(VENV)/bin/python tests/conformance/posixfs.py $(firstword $(RUNTIMES)) || failed="$$failed posixfs"; \
+	$(VENV)/bin/python tests/conformance/filesystem.py $(RUNTIMES) || failed="$$failed posixfs"; \
 	$(VENV)/bin/python tests/conformance/engines.py || failed="$$failed engines"; \
 	$(VENV)/bin/python tests/conformance/critest.py kata runc || [ $$? = 77 ] || failed="$$failed critest"; \
 	cat build/conformance.json; \

@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from conformance.posixfs import EXPLAINED, change_spec, read_results, run_on_host
+from conformance.filesystem import EXPLAINED, change_spec, read_results, run_on_host
 from engine import Container, Engine, add_mount, combine
 from posixfs.build import build_suite
 

@@ -1,9 +1,9 @@
 """Run the suite of tests/posixfs on the host and on a volume in containers, and show both in docs/conformance.md.
 
-    posixfs.py [--only GROUP…] RUNTIME…
+    filesystem.py [--only GROUP…] RUNTIME…
 
 The directory is a bind mount, as a volume is. Needs root and gcc. The exit code is 1 when a case fails in a container
-that posixfs.toml does not explain.
+that filesystem.toml does not explain.
 """
 
 import argparse
@@ -100,7 +100,7 @@ def read_results(output: str) -> list[results.Result]:
     """Return the cases of a run. Raise SystemExit for one that did not come to its end."""
     points = parse_tap(output)
     if f"1..{len(points)}" not in output.splitlines() or not points:
-        raise SystemExit(f"posixfs: the suite did not come to its end: {output[-500:]}")
+        raise SystemExit(f"filesystem: the suite did not come to its end: {output[-500:]}")
     return [
         results.Result(point.text, "skipped" if point.skipped else "passed" if point.ok else "failed", point.why, 0.0)
         for point in points
