@@ -1,7 +1,8 @@
 """A containerd that serves Kubernetes' CRI, and its images from a registry.
 
-Its handlers are `kata`, `kata-qemu` with a configuration of its own, and `runc`; since containerd 2 also
-`kata-sandbox`, whose pods have no pause container, and `kata-streaming`, whose containers have no FIFOs either.
+Its handlers are `kata`, by the words of kubernetes.md, `kata-qemu` with a configuration of its own, and `runc`; since
+containerd 2 also `kata-sandbox`, whose pods have no pause container, and `kata-streaming`, whose containers have no
+FIFOs either.
 """
 
 import json
@@ -16,6 +17,7 @@ from typing import Self
 
 from containerd.daemon import write_kata_configuration, write_shim
 from cri.images import PAUSE
+from howto import find_block
 from netns import run_ip
 from peers import find_program
 from registry import Registry
@@ -25,11 +27,15 @@ SMALL_MEMORY = 320
 
 _START_TIMEOUT = 30.0
 _CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
+_SECTIONS = 2
+"""The first version of containerd that reads sections of the configuration from files of their own."""
+
 # Version 2 of the file's format: containerd 1.6 knows no other, and containerd 2 reads it too.
 # `restrict_oom_score_adj` is for runc where root lacks CAP_SYS_RESOURCE. A handler whose sandboxer is the shim has no
 # options: containerd 2.2 starts no container of one that has other options than runc's.
 _CONFIG = """
 version = 2
+imports = ["{place}/conf.d/*.toml"]
 root = "{place}/root"
 state = "{place}/state"
 [grpc]
@@ -51,11 +57,6 @@ state = "{place}/state"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{cni}"
     conf_dir = "{place}/net.d"
-  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata]
-    runtime_type = "io.containerd.kata.v2"
-    privileged_without_host_devices = true
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata.options]
-      ConfigPath = "{place}/kata.toml"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata-qemu]
     runtime_type = "io.containerd.kata-qemu.v2"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata-qemu.options]
@@ -105,11 +106,16 @@ class CriDaemon:
     All images come from a registry of its own, whatever host their names have.
     """
 
-    def __init__(self, place: Path, image: Path, add_images: Callable[[Registry, Path], None]) -> None:
-        """Prepare everything. `add_images` may use the network; once the daemon is entered there is none."""
+    def __init__(
+        self, place: Path, image: Path, add_images: Callable[[Registry, Path], None], containerd: str = ""
+    ) -> None:
+        """Prepare everything. `add_images` may use the network; once the daemon is entered there is none.
+
+        `containerd` is the program, by default the newest there is.
+        """
         self.place = place
         self.address = f"unix://{place}/c.sock"
-        self.containerd = find_program("containerd", "containerd") or "containerd"
+        self.containerd = containerd or find_program("containerd", "containerd") or "containerd"
         self._registry = Registry()
         add_images(self._registry, place / "layers")
         shim = write_shim(place)
@@ -117,10 +123,10 @@ class CriDaemon:
         configuration = write_kata_configuration(place, image)
         small = re.sub("default_memory = .*", f"default_memory = {SMALL_MEMORY}", configuration.read_text())
         (place / "kata-qemu.toml").write_text(small)
-        for name in ("hosts/_default", "net.d"):
+        for name in ("hosts/_default", "net.d", "conf.d"):
             (place / name).mkdir(parents=True)
         (place / "net.d/10-test.conflist").write_text(json.dumps(_NETWORK))
-        (place / "config.toml").write_text(_CONFIG.format(place=place, pause=PAUSE, cni=_find_cni()))
+        self._configure()
         self._environment = {
             **os.environ,
             "PATH": f"{shim.parent}:{Path(self.containerd).parent}:{os.environ['PATH']}",
@@ -129,6 +135,16 @@ class CriDaemon:
         }
         self._write_runc_spec()
         self._process: subprocess.Popen[bytes] | None = None
+
+    def _configure(self) -> None:
+        """Write the configuration, and the handler `kata` of kubernetes.md where that page says."""
+        settings = _CONFIG.format(place=self.place, pause=PAUSE, cni=_find_cni())
+        if find_major(self.containerd) >= _SECTIONS:
+            section = find_block("kubernetes", "io.containerd.cri.v1.runtime", "toml")
+            (self.place / "conf.d/50-kata.toml").write_text(section)
+        else:
+            settings += find_block("kubernetes", "io.containerd.grpc.v1.cri", "toml")
+        (self.place / "config.toml").write_text(settings)
 
     def _write_runc_spec(self) -> None:
         """Base runc's containers on containerd's own spec without limits, which this host's root may not raise."""
@@ -178,6 +194,13 @@ class CriDaemon:
     def __exit__(self, *_failure: object) -> None:
         self.stop()
         self._registry.__exit__()
+
+
+def find_major(containerd: str) -> int:
+    """Return the first number of the program's version, 0 when it tells none."""
+    shown = subprocess.run([containerd, "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
+    version = re.search(r"\bv?(\d+)\.\d+\.\d+", shown)
+    return int(version[1]) if version else 0
 
 
 def _find_cni() -> Path | None:
