@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
@@ -63,7 +64,7 @@ class Shell:
 
 
 class Running(NamedTuple):
-    """A VM whose agent answers."""
+    """A VM whose agent answers; `booted` is how many seconds it took."""
 
     driver: Hypervisor
     spec: VmSpec
@@ -71,6 +72,7 @@ class Running(NamedTuple):
     guest: Guest
     shell: Shell
     line: Line
+    booted: float
 
 
 def describe(
@@ -90,7 +92,7 @@ def describe(
         memory_mib=512,
         kernel_parameters=tuple(parameters),
         devices=(*line.devices, Rng(), *more),
-        hotplug_ports=4,
+        hotplug_ports=4 if driver.find_capabilities().net_hotplug else 0,
         max_vcpus=2 if driver.find_capabilities().vcpu_hotplug else 0,
         max_memory_mib=1024 if driver.find_capabilities().memory_hotplug else 0,
     )
@@ -158,27 +160,32 @@ async def boot(driver: Hypervisor, artifacts: Artifacts, directory: Path, *, ful
         devices = undo.enter_context(make_devices(driver, directory)) if full else ()
         async with start_line(driver, directory) as line, share_directory(driver, directory, export) as share:
             spec = describe(driver, artifacts, directory, line, (*devices, *(share if full else ())))
+            began = time.monotonic()
             vm = await driver.start(spec, timeout=PATIENCE)
             line.hand_over()
+            for device in share:
+                if isinstance(device, SharedFs) and device.path:
+                    os.unlink(device.path)
             try:
-                yield await reach(driver, spec, vm, line)
+                yield await reach(driver, spec, vm, line, began)
             finally:
                 await vm.stop(timeout=5)
     shutil.rmtree(export)
 
 
-async def reach(driver: Hypervisor, spec: VmSpec, vm: Vm, line: Line) -> Running:
+async def reach(driver: Hypervisor, spec: VmSpec, vm: Vm, line: Line, began: float) -> Running:
     """Connect to a VM's agent and its shell."""
     try:
         guest = Guest(await line.connect(AGENT_PORT, timeout=PATIENCE))
         await guest.check(timeout=PATIENCE)
+        booted = time.monotonic() - began
         async with asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_connection(sock=await line.open_stream(DEBUG_CONSOLE_PORT))
     except Exception as error:
         raise AssertionError(f"{error}; the console:\n{vm.read_console()}") from error
     shell = Shell(reader, writer)
     await shell.open()
-    return Running(driver, spec, vm, guest, shell, line)
+    return Running(driver, spec, vm, guest, shell, line, booted)
 
 
 async def let_go(running: Running) -> None:

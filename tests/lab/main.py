@@ -83,6 +83,9 @@ def count_results(reports: list[Path]) -> list[dict[str, Any]]:
             row = rows.setdefault(name, {"driver": name, "version": "", "passed": 0, "failed": 0, "skipped": 0})
             versions = [str(item.get("value")) for item in case.iter("property") if item.get("name") == "version"]
             row["version"] = row["version"] or (versions[0] if versions else "")
+            figures = {item.get("name"): item.get("value") for item in case.iter("property")}
+            if "booted" in figures:
+                print(f"{name}: {figures}")
             bad = case.find("failure") is not None or case.find("error") is not None
             row["failed" if bad else "skipped" if case.find("skipped") is not None else "passed"] += 1
     return list(rows.values())

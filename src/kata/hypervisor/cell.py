@@ -43,7 +43,6 @@ class Cell:
             linux.mount("cell", self.mount_point, "tmpfs", flags, f"size={_SIZE},mode=0700")
             self._undo.callback(unmount, self.mount_point, detach=True)
             os.makedirs(self.path, 0o700, exist_ok=True)
-            os.chmod(self.mount_point, 0o711)
             os.chown(self.path, self.user, self.user)
         except OSError as error:
             self.release()

@@ -66,7 +66,6 @@ class Firecracker:
             channels=("hybrid-vsock",),
             accelerator="kvm",
             block_hotplug=True,
-            pause=True,
             balloon=True,
             opens_taps=True,
         )

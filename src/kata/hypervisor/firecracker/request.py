@@ -124,6 +124,3 @@ def _describe_device(spec: VmSpec, device: object) -> Call | None:
 
 
 START = Call("PUT", "/actions", {"action_type": "InstanceStart"})
-FLUSH_METRICS = Call("PUT", "/actions", {"action_type": "FlushMetrics"})
-PAUSE = Call("PATCH", "/vm", {"state": "Paused"})
-RESUME = Call("PATCH", "/vm", {"state": "Resumed"})

@@ -9,8 +9,6 @@ from kata.hypervisor.console import Console
 from kata.hypervisor.driver import VmExit
 from kata.hypervisor.firecracker.request import (
     EMPTY,
-    PAUSE,
-    RESUME,
     START,
     Call,
     Place,
@@ -55,11 +53,11 @@ class FirecrackerVm(RestProcess):
             return "ended"
         return _STATES.get(str((await self.api.call("GET", "/"))["state"]), "ended")
 
-    async def pause(self) -> None:
-        await self._call(PAUSE)
-
     async def resume(self) -> None:
-        await self._call(RESUME if self._started else START)
+        """Start a VM that was described only. Raise UnsupportedError for one that runs."""
+        if self._started:
+            await super().resume()
+        await self._call(START)
         self._started = True
 
     def _describe_exit(self, ending: Ending) -> VmExit:
