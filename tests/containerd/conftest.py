@@ -67,4 +67,6 @@ def _configure_blockfile(place: Path) -> str:
   fs_type = "ext4"
   mount_options = []
   recreate_scratch = true
+[plugins."io.containerd.snapshotter.v1.erofs"]
+  default_size = "64MiB"
 """

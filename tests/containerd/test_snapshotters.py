@@ -76,6 +76,18 @@ def test_a_root_file_system_of_a_file_is_a_disk_of_the_vm_unless_disks_are_disab
         current.succeed("containers", "rm", name)
 
 
+@pytest.mark.parametrize(("shared", "seen"), [(False, "overlay\n2\n"), (True, "virtiofs\n0\n")])
+def test_layers_in_files_and_the_writable_one_are_disks_of_the_vm_unless_disks_are_disabled(
+    current: Containerd, shared: bool, seen: str
+) -> None:
+    _require_snapshotter(current, "erofs")
+    with current.configure(f"disable_block_device_use = {str(shared).lower()}\n"):
+        script = "grep ' / ' /proc/mounts | cut -d ' ' -f 3; ls /sys/block | grep -c ^sd; echo text > /new && sync"
+        done = current.run_container("sh", "-c", script, flags=("--snapshotter", "erofs"))
+
+    assert (done.code, done.out) == (0, seen), done
+
+
 def test_a_shared_root_file_system_of_a_file_is_let_go_of_when_the_shim_is_killed(current: Containerd) -> None:
     _require_snapshotter(current, "blockfile")
     flags = ("--snapshotter", "blockfile")
@@ -89,3 +101,11 @@ def test_a_shared_root_file_system_of_a_file_is_let_go_of_when_the_shim_is_kille
         events.wait_for("/tasks/delete", name)
 
         _wait_for_no_loops(current.place)
+
+
+def test_a_container_runs_in_a_vm_that_shares_no_files(current: Containerd) -> None:
+    with current.configure('shared_fs = "none"\n'):
+        script = "grep -c virtiofs /proc/mounts; grep ' / ' /proc/mounts | cut -d ' ' -f 3; ls /bin/busybox"
+        done = current.run_container("sh", "-c", script)
+
+    assert (done.code, done.out) == (0, "0\noverlay\n/bin/busybox\n"), done

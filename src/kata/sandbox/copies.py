@@ -37,7 +37,7 @@ Look = Callable[[Callable[[], Any]], Any]
 class Visit(Protocol):
     """Does something where the host's files are as the engine sees them, or as the container's process does."""
 
-    def __call__(self, look: Callable[[], Any], *, local: bool) -> Any: ...
+    def __call__(self, look: Callable[[], Any], /, *, local: bool) -> Any: ...
 
 
 class _Copy:

@@ -12,6 +12,7 @@ from kata.sys.superblock import find_filesystem
 GUEST_BASE = "/run/kata-containers"
 _LAYERS = f"{GUEST_BASE}/sandbox/layers"
 _OVERLAY_WRITABLE = "io.katacontainers.fs-opt.overlay-rw"
+_CREATE_DIRECTORY = "io.katacontainers.volume.overlayfs.create_directory="
 _READ_ONLY_TYPES = ("erofs",)
 
 
@@ -32,11 +33,17 @@ class Layer(NamedTuple):
 class DiskRoot(NamedTuple):
     """The layers of a root, the top one first.
 
-    One alone is the root. With `overlay` they are below an overlay, whose upper layer is in the guest's memory.
+    One alone is the root. With `overlay` they are below an overlay, whose upper layer is in the guest's memory, in the
+    directory `upper` of the disk of this name, or with `readonly` missing.
     """
 
     layers: tuple[Layer, ...]
     overlay: bool = False
+    upper: Layer | None = None
+    readonly: bool = False
+
+    def count_disks(self) -> int:
+        return len(self.layers) + (self.upper is not None)
 
 
 class OfferedRoot(NamedTuple):
@@ -88,13 +95,16 @@ async def plug_root(root: DiskRoot, disks: Disks, container: str) -> list[Storag
     # Those that another container of the pod has are the same disks, and mounted once.
     storages = [await _plug_layer(layer, disks) for layer in root.layers]
     lower = ":".join(storage.mount_point for storage in storages)
-    overlay = Storage(
-        driver="overlayfs",
-        source="overlay",
-        fstype="overlay",
-        options=[f"lowerdir={lower}", _OVERLAY_WRITABLE],
-        mount_point=point,
-    )
+    overlay = Storage(driver="overlayfs", source="overlay", fstype="overlay", mount_point=point)
+    overlay.options = [f"lowerdir={lower}"]
+    if root.upper is not None:
+        storages.append(await _plug_layer(root.upper, disks))
+        for option, name in (("upperdir", "upper"), ("workdir", "work")):
+            directory = f"{storages[-1].mount_point}/{name}"
+            overlay.options.append(f"{option}={directory}")
+            overlay.driver_options.append(f"{_CREATE_DIRECTORY}{directory}")
+    elif not root.readonly:
+        overlay.options.append(_OVERLAY_WRITABLE)
     return [*storages, overlay]
 
 

@@ -9,6 +9,7 @@ from kata.protocol.messages.task import RuntimeInfo, RuntimeVersion
 from kata.protocol.oci.features import describe_features
 from kata.shim.bootstrap import read_input
 from kata.shim.flags import Invocation
+from kata.shim.layers import CLAIM
 
 _FEATURES_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
 
@@ -21,6 +22,7 @@ def print_info(invocation: Invocation) -> int:
         name=f"io.containerd.{name}.v2",
         version=RuntimeVersion(version=__version__),
         options=Any.decode(options) if options else None,
+        annotations=dict([CLAIM]),
         features=Any(type_url=_FEATURES_TYPE, value=json.dumps(describe_features(__version__)).encode()),
     )
     sys.stdout.buffer.write(info.encode())

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from kata.errors import HostError, UnsupportedError
 from kata.protocol.messages.task import Mount
+from kata.shim.layers import find_references, fit_last, get_option, is_layered
 from kata.sys import linux
 from kata.sys.loop import attach_loop
 from kata.sys.mount import attach_tree, clone_tree, set_propagation, unmount_below, visit_namespace
@@ -19,7 +20,7 @@ from kata.sys.mountoption import parse_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kata.sandbox.diskroot import DiskRoot, OfferedRoot
+    from kata.sandbox.diskroot import DiskRoot, Layer, OfferedRoot
 
 _ATTRIBUTES = linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
 _PAGE = 4096
@@ -52,14 +53,31 @@ def prepare_rootfs(mounts: Sequence[Mount], bundle: str, namespace: int) -> "tup
 
 def find_disk_root(mounts: Sequence[Mount]) -> "DiskRoot | None":
     """Return the disks that mounts are of, None when the guest cannot mount them by itself."""
-    if len(mounts) != 1 or mounts[0].type not in _ON_DISKS or mounts[0].target:
+    *layers, last = mounts or [Mount()]
+    if any(mount.type not in _ON_DISKS or mount.target for mount in (layers if is_layered(mounts) else mounts)):
         return None
-    from kata.sandbox.diskroot import DiskRoot, Layer  # noqa: PLC0415 - what a VM needs is imported for the first one
+    from kata.sandbox.diskroot import DiskRoot  # noqa: PLC0415 - what a VM needs is imported for the first one
 
-    mount = mounts[0]
+    if not is_layered(mounts):
+        return DiskRoot((_describe_layer(last),)) if len(mounts) == 1 else None
+    lower = find_references(last.source + get_option(last, "lowerdir"))
+    if not lower or max(lower) >= len(layers):
+        return None
+    below = tuple(_describe_layer(layers[number]) for number in lower)
+    upper = get_option(last, "upperdir")
+    if not upper:
+        return DiskRoot(below, overlay=len(below) > 1, readonly=True)
+    writable = find_references(upper)
+    if not writable or not upper.endswith("}}/upper") or max(writable) >= len(layers):
+        return None  # a directory of the host
+    return DiskRoot(below, overlay=True, upper=_describe_layer(layers[writable[0]]))
+
+
+def _describe_layer(mount: Mount) -> "Layer":
+    from kata.sandbox.diskroot import Layer  # noqa: PLC0415 - what a VM needs is imported for the first one
+
     options = tuple(option for option in mount.options if option not in ("loop", "direct-io"))
-    layer = Layer(mount.source, mount.type, options, readonly="ro" in options, direct="direct-io" in mount.options)
-    return DiskRoot((layer,))
+    return Layer(mount.source, mount.type, options, readonly="ro" in options, direct="direct-io" in mount.options)
 
 
 def mount_rootfs(mounts: Sequence[Mount], target: str, namespace: int) -> None:
@@ -78,7 +96,7 @@ def mount_rootfs(mounts: Sequence[Mount], target: str, namespace: int) -> None:
     def build() -> int:
         linux.unshare(linux.CLONE_NEWNS)
         set_propagation("/", linux.MS_PRIVATE, recursive=True)
-        for mount in mounts:
+        for mount in _mount_layers(mounts, target) if is_layered(mounts) else mounts:
             _mount(mount, target)
         return clone_tree(target)
 
@@ -89,6 +107,17 @@ def mount_rootfs(mounts: Sequence[Mount], target: str, namespace: int) -> None:
     finally:
         os.close(place)
         os.close(tree)
+
+
+def _mount_layers(mounts: Sequence[Mount], target: str) -> list[Mount]:
+    """Mount all but the last below `target`, where that one will hide them, and return that one for their places."""
+    linux.mount("none", target, "tmpfs")
+    places = []
+    for number, mount in enumerate(mounts[:-1]):
+        places.append(f"{target}/{number}")
+        os.mkdir(places[-1])
+        _mount(mount, places[-1])
+    return [fit_last(mounts, places)]
 
 
 def _mount(mount: Mount, target: str) -> None:

@@ -144,7 +144,7 @@ class TaskCalls:
         attachment = await self._fifos.open(request.id, streams)
         self._fifos.put(request.id, "", attachment)
         try:
-            disks = len(offered.disks.layers) if offered is not None else 0
+            disks = offered.disks.count_disks() if offered is not None else 0
             sandbox = self._pod.open(request.bundle, request.options, self.note_oom, disks=disks)
             await sandbox.create_container(request.id, request.bundle, os.getpid(), offered)
             # Not before: this process is in the pod's network namespace only now, and the stand-in is to be there too.
