@@ -13,11 +13,12 @@ from kata.cli.daemon import find_command
 from kata.cli.invocation import Invocation
 from kata.config.artifacts import find_artifacts
 from kata.config.load import load_configuration
-from kata.config.model import Configuration
+from kata.config.model import NO_SHARED_FS, Configuration
 from kata.errors import HostError, KataError
 from kata.hypervisor.accelerator import choose_accelerator
 from kata.hypervisor.driver import open_hypervisor
 from kata.storage.virtiofsd import find_virtiofsd
+from kata.sys.program import find_program
 
 Verdict = Literal["ok", "warn", "fail"]
 _BOOT_TIMEOUT = 300
@@ -88,11 +89,17 @@ def _look_at_accelerator(config: Configuration, root: str) -> Iterator[Finding]:
 
 
 def _look_at_vmm(config: Configuration, root: str) -> Iterator[Finding]:
+    shares = config.hypervisor.shared_fs != NO_SHARED_FS
     try:
         hypervisor = open_hypervisor(config.driver, config.hypervisor, root)
         yield Finding(config.driver, "ok", f"{hypervisor.path} {hypervisor.version}")
+        shares = shares and hypervisor.find_capabilities().fs_share
     except KataError as error:
         yield Finding(config.driver, "fail", error.message, error.hint or "")
+    if not shares:
+        packer = find_program("mkfs.erofs")
+        yield Finding("mkfs.erofs", "ok" if packer else "fail", packer or "there is none", "apt install erofs-utils")
+        return
     try:
         virtiofsd = find_virtiofsd(config.hypervisor.virtio_fs_daemon, state_directory=root)
         yield Finding("virtiofsd", "ok", virtiofsd.path)

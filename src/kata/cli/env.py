@@ -9,7 +9,7 @@ from kata import __version__
 from kata.cli.invocation import Invocation
 from kata.config.artifacts import find_artifacts
 from kata.config.load import load_configuration
-from kata.config.model import Configuration
+from kata.config.model import NO_SHARED_FS, Configuration
 from kata.errors import KataError
 from kata.hypervisor.accelerator import choose_accelerator
 from kata.hypervisor.channel import choose_guest_channel
@@ -67,7 +67,7 @@ def _describe_hypervisor(config: Configuration, root: str) -> dict[str, Any]:
         "DefaultMaxVCPUs": settings.default_maxvcpus,
         "DefaultMaxMemory": settings.default_maxmemory,
         "EnableAnnotations": list(settings.enable_annotations),
-        "SharedFS": "virtio-fs",
+        "SharedFS": settings.shared_fs,
     }
     try:
         hypervisor = open_hypervisor(config.driver, settings, root)
@@ -75,10 +75,13 @@ def _describe_hypervisor(config: Configuration, root: str) -> dict[str, Any]:
         table["Path"] = hypervisor.path
         table["Version"] = hypervisor.version
         table["Accelerator"] = capabilities.accelerator
+        table["SharedFS"] = settings.shared_fs if capabilities.fs_share else NO_SHARED_FS
         table["AcceleratorReason"] = choose_accelerator(settings.accelerator, root).reason
         table["GuestChannel"] = choose_guest_channel(capabilities, settings.guest_channel)
     except KataError as error:
         table["Error"] = str(error)
+    if table["SharedFS"] == NO_SHARED_FS:
+        return table
     try:
         virtiofsd = find_virtiofsd(settings.virtio_fs_daemon, state_directory=root)
         table["VirtioFSDaemon"] = virtiofsd.path
