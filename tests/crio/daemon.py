@@ -10,6 +10,7 @@ from typing import Self
 
 from containerd.daemon import write_kata_configuration, write_shim
 from cri.images import PAUSE
+from howto import find_block
 from netns import run_ip
 from peers import require_installed, require_program
 from registry import Registry
@@ -38,12 +39,8 @@ container_exits_dir = "{place}/exits"
 container_attach_socket_dir = "{place}/attach"
 hooks_dir = ["{place}/hooks"]
 apparmor_profile = "unconfined"
-[crio.runtime.runtimes.kata]
-runtime_path = "{place}/bin/containerd-shim-kata-v2"
-runtime_type = "vm"
-runtime_root = "{place}/vm"
+{kata}
 runtime_config_path = "{place}/kata.toml"
-privileged_without_host_devices = true
 [crio.image]
 pause_image = "{pause}"
 pause_command = ""
@@ -81,7 +78,11 @@ class Crio:
             (place / name).mkdir(parents=True)
         write_shim(place)
         write_kata_configuration(place, image)
-        (place / "crio.conf").write_text(_CONFIG.format(place=place, pinns=pinns, pause=PAUSE))
+        kata = find_block("crio", "crio.runtime.runtimes.kata", "toml")
+        for word, own in (("/usr/local/bin/", f"{place}/bin/"), ("/run/vc", f"{place}/vm")):
+            assert word in kata
+            kata = kata.replace(word, own)
+        (place / "crio.conf").write_text(_CONFIG.format(place=place, pinns=pinns, pause=PAUSE, kata=kata))
         (place / "policy.json").write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
         ipam = {"type": "host-local", "dataDir": f"{place}/ipam", "ranges": [[{"subnet": "10.87.0.0/24"}]]}
         network = {"cniVersion": "0.4.0", "name": "kata-crio-test", "plugins": [{"type": "ptp", "ipam": ipam}]}

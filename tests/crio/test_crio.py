@@ -1,5 +1,6 @@
 """CRI-O runs pods in VMs by the shim, seen with crictl."""
 
+import json
 import os
 import platform
 import time
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from cri.images import BUSYBOX
 from crio.crictl import CrioCrictl
+from howto import find_block, follow
 from podman.engine import Terminal
 
 
@@ -202,3 +205,17 @@ def _wait_for_log(crictl: CrioCrictl, container: str, text: str) -> None:
     deadline = time.monotonic() + 60
     while text not in crictl.run("logs", container).out:
         assert time.monotonic() < deadline, f"{text!r} is not in the log of {container}"
+
+
+def test_the_words_of_the_how_to_page_do_what_it_says(crictl: CrioCrictl) -> None:
+    place = crictl.daemon.place
+    metadata = {"name": f"{crictl.token}-page", "namespace": "default", "uid": crictl.token}
+    pod = {"metadata": metadata, "log_directory": str(crictl.logs), "linux": {"cgroup_parent": f"/{crictl.token}"}}
+    container = {"metadata": {"name": "page"}, "image": {"image": BUSYBOX}, "command": ["sleep", "1000"]}
+    (place / "pod.json").write_text(json.dumps(pod))
+    (place / "container.json").write_text(json.dumps({**container, "log_path": "page.log", "linux": {}}))
+    crictl.succeed("pull", BUSYBOX)
+    shown = follow(find_block("crio", "crictl runp"), place, {"crictl": crictl.command()})
+
+    assert platform.release() not in shown
+    assert metadata["name"] not in crictl.succeed("pods")
