@@ -23,7 +23,7 @@ from peers import find_program
 from registry import Registry
 
 SMALL_MEMORY = 320
-"""MiB of a VM of the handler `kata-qemu`; the others have more."""
+"""MiB with which a VM of the handler `kata-qemu` begins; it grows with its containers. The others have more."""
 
 _START_TIMEOUT = 30.0
 _CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
@@ -122,7 +122,7 @@ class CriDaemon:
         (shim.parent / "containerd-shim-kata-qemu-v2").symlink_to(shim.name)
         configuration = write_kata_configuration(place, image)
         small = re.sub("default_memory = .*", f"default_memory = {SMALL_MEMORY}", configuration.read_text())
-        (place / "kata-qemu.toml").write_text(small)
+        (place / "kata-qemu.toml").write_text(f"{small}[runtime]\nstatic_sandbox_resource_mgmt = false\n")
         for name in ("hosts/_default", "net.d", "conf.d"):
             (place / name).mkdir(parents=True)
         (place / "net.d/10-test.conflist").write_text(json.dumps(_NETWORK))
