@@ -625,9 +625,9 @@ async def test_a_clock_that_is_wrong_jumps_to_the_hosts_time(vm: AgentVm) -> Non
 async def test_a_clock_that_is_a_little_wrong_does_not_jump(vm: AgentVm) -> None:
     guest = Guest(vm.client)
     await GuestClock(guest).set()
-    before = await guest.read_clock()
+    before = (await guest.read_clock()).nanoseconds
     await guest.correct_clock(-SECOND // 20)
-    assert await guest.read_clock() > before
+    assert (await guest.read_clock()).nanoseconds > before
 
 
 async def test_a_time_that_no_clock_can_show_is_refused(vm: AgentVm) -> None:

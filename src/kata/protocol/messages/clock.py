@@ -12,9 +12,14 @@ SERVICE = "kata.agent.v1.Clock"
 
 
 class Reading(Message):
-    """The guest's time since the epoch."""
+    """The guest's time since the epoch, and by how much it is ahead where the guest can read its host's clock too.
+
+    `uncertainty` is by how much that may be wrong; 0 where there is nothing to be wrong.
+    """
 
     nanoseconds: int = int64(1)
+    ahead: int = int64(2)
+    uncertainty: int = int64(3)
 
 
 class Correction(Message):
