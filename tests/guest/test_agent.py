@@ -509,6 +509,36 @@ async def test_a_file_is_not_copied_outside_the_share(vm: AgentVm) -> None:
         await check_refusal(vm, Code.INVALID_ARGUMENT, "CopyFile", request)
 
 
+async def test_a_copy_of_a_volume_follows_it_without_a_word_of_the_host(vm: AgentVm) -> None:
+    async def write(content: bytes) -> None:
+        request = agent.CopyFileRequest(
+            path=f"{SHARE}/volume/key",
+            data=content,
+            file_size=len(content),
+            file_mode=stat.S_IFREG | 0o640,
+            dir_mode=0o755,
+        )
+        await vm.do("CopyFile", request)
+
+    await write(b"one\n")
+    request = make_container("copied", "sleep", "1000")
+    point = f"{SHARE}/watchable/volume"
+    request.storages.append(
+        agent.Storage(driver="watchable-bind", source=f"{SHARE}/volume", fstype="bind", mount_point=point)
+    )
+    assert request.OCI is not None
+    request.OCI.Mounts.append(oci.Mount(destination="/c", source=point, type="bind", options=["bind", "ro"]))
+    await vm.do("CreateContainer", request)
+    await vm.do("StartContainer", agent.StartContainerRequest(container_id="copied"))
+    await vm.execute("copied", "first", "sh", "-c", "stat -fc %T /c; cat /c/key")
+    assert await vm.read("copied", "first") == b"tmpfs\none\n"
+    await write(b"two\n")
+    script = "until grep -q two /c/key; do sleep 0.1; done; stat -c %a /c/key"
+    await vm.execute("copied", "second", "timeout", "60", "sh", "-c", script)
+    assert await vm.read("copied", "second") == b"640\n"
+    await vm.remove("copied")
+
+
 async def test_the_clock_is_set(vm: AgentVm) -> None:
     await vm.do("SetGuestDateTime", agent.SetGuestDateTimeRequest(Sec=1_900_000_000, Usec=5))
     assert (await vm.run("clock", "date", "+%Y"))[0] == b"2030\n"
