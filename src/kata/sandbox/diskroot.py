@@ -68,12 +68,12 @@ def describe_image(path: str, descriptor: int, *, readonly: bool) -> DiskRoot:
         raise UnsupportedError(
             f"the root {path} holds no file system that the guest can mount", hint="it can mount ext4, xfs and erofs"
         )
-    fixed = fstype in _READ_ONLY_TYPES
-    layer = Layer(path, fstype, readonly=readonly or fixed)
-    return DiskRoot((layer,), overlay=fixed and not readonly)
+    layer = Layer(path, fstype, readonly=readonly or fstype in _READ_ONLY_TYPES)
+    # Also for a container that may not write: what is mounted in it may lack its place.
+    return DiskRoot((layer,), overlay=layer.readonly)
 
 
-async def pack_root(path: str, descriptor: int, *, readonly: bool) -> DiskRoot:
+async def pack_root(path: str, descriptor: int) -> DiskRoot:
     """Return the root that a directory becomes where no files are shared: an image of it, below an overlay.
 
     Raise what `pack_directory` raises.
@@ -81,7 +81,7 @@ async def pack_root(path: str, descriptor: int, *, readonly: bool) -> DiskRoot:
     from kata.storage.pack import pack_directory  # noqa: PLC0415 - for VMs that share no files
 
     image = await asyncio.to_thread(pack_directory, path, descriptor)
-    return DiskRoot((Layer(image, "erofs", readonly=True, local=True),), overlay=not readonly)
+    return DiskRoot((Layer(image, "erofs", readonly=True, local=True),), overlay=True)
 
 
 async def plug_root(root: DiskRoot, disks: Disks, container: str) -> list[Storage]:

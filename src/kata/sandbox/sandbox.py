@@ -356,7 +356,7 @@ class Sandbox:
             if self._copies is None:
                 return None
             with self.timeline.measure("pack root"):
-                return await pack_root(bundle.rootfs, descriptor, readonly=readonly)
+                return await pack_root(bundle.rootfs, descriptor)
         finally:
             os.close(descriptor)
 
