@@ -18,6 +18,8 @@ from netns import run_ip
 
 _PLUGINS = Path("/usr/lib/cni")
 _VERSION = "0.4.0"
+CNI_RATE = 8_000_000
+"""Bits a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,11 @@ class CniNet:
 
 @contextlib.contextmanager
 def make_cni_network(token: str, directory: Path, kind: str = "bridge", host_port: int = 18080) -> Iterator[CniNet]:
-    """Have loopback, `kind` (bridge or ptp) with host-local, firewall and portmap set up a pod during the block."""
-    needed = (kind, "host-local", "loopback", "firewall", "portmap")
+    """Have loopback, `kind` (bridge or ptp) with host-local, firewall, bandwidth and portmap set up a pod meanwhile.
+
+    What the pod sends is limited to `CNI_RATE`.
+    """
+    needed = (kind, "host-local", "loopback", "firewall", "portmap", "bandwidth")
     missing = [name for name in needed if not (_PLUGINS / name).exists()]
     if missing:
         pytest.skip(f"NO CNI plug-ins {', '.join(missing)}: run tools/install-host-packages test")
@@ -54,6 +59,7 @@ def make_cni_network(token: str, directory: Path, kind: str = "bridge", host_por
     chain: list[dict[str, Any]] = [
         {"type": kind, **own, "ipMasq": True, "mtu": 1450, "ipam": ipam},
         {"type": "firewall", "backend": "iptables"},
+        {"type": "bandwidth", "egressRate": CNI_RATE, "egressBurst": CNI_RATE // 10},
         {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True, "runtimeConfig": ports},
     ]
     name = f"{token}-cni"

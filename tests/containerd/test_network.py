@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from cni import make_cni_network
+from cni import CNI_RATE, make_cni_network
 from containerd.daemon import Containerd
 from podnet import make_pod_network
 
 _SERVER_TIMEOUT = 60.0
+_LARGE = 1_000_000
 
 
 def _fetch(url: str) -> bytes:
@@ -55,13 +56,18 @@ def test_so_do_those_of_cnis_point_to_point_link(current: Containerd, tmp_path: 
 
 
 def _check_cni(daemon: Containerd, tmp_path: Path, kind: str) -> None:
-    serve = "mkdir /w; echo from the guest > /w/index.html; echo up; exec httpd -f -p 8080 -h /w"
+    fill = f"mkdir /w; echo from the guest > /w/index.html; head -c {_LARGE} /dev/zero > /w/large"
+    serve = f"{fill}; echo up; exec httpd -f -p 8080 -h /w"
     with (
         make_cni_network(daemon.token, tmp_path, kind) as net,
         daemon.hold("sh", "-c", serve, flags=("--with-ns", f"network:{net.path}")) as name,
     ):
         for host, port in ((net.address, 8080), (net.gateway, net.host_port)):
             assert _fetch(f"http://{host}:{port}/") == b"from the guest\n"
+        began = time.monotonic()
+        assert len(_fetch(f"http://{net.address}:8080/large")) == _LARGE
+        # A bucket lets a tenth of a second's worth through at once.
+        assert time.monotonic() - began > 0.8 * _LARGE * 8 / CNI_RATE
         shown = daemon.execute(name, "sh", "-c", "ip addr show eth0; ip route")
         assert f"inet {net.address}/24" in shown.out
         assert "inet6 fd77::" in shown.out
