@@ -58,7 +58,8 @@ def run_tests(runs: list[Run]) -> int:
         outcome = run_level1(level1, job, _DIRECTORY, timeout=_LIMIT + _MARGIN)
         if outcome.finished and outcome.status >= 0:
             break
-        print(f"L1 did not come to its end (attempt {attempt}): see {_DIRECTORY}/console.log", file=sys.stderr)
+        kept = (_DIRECTORY / "console.log").rename(_DIRECTORY / f"console-{attempt}.log")
+        print(f"L1 did not come to its end (attempt {attempt}): see {kept}", file=sys.stderr)
     else:
         return 1
     job.unlink()
