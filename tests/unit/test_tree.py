@@ -21,6 +21,15 @@ def test_no_module_is_longer_than_800_lines() -> None:
     assert not long
 
 
+def test_each_promise_of_the_specification_names_a_test_that_exists() -> None:
+    promises = re.findall(r"\| `(tests/[^`]+)` \|$", (ROOT / "SPECIFICATION.md").read_text(), re.MULTILINE)
+
+    assert len(promises) > 10
+    for promise in promises:
+        path, _, name = promise.partition("::")
+        assert f"def {name}(" in (ROOT / path).read_text() or not name, promise
+
+
 def test_no_module_has_a_name_that_says_nothing() -> None:
     assert not [path for path in MODULES if path.stem in VAGUE]
 
