@@ -13,6 +13,7 @@ from containerd.daemon import RUNTIME, Containerd
 from containerd.events import watch_events
 from containerd.images import IMAGE
 from engine import kill_process
+from howto import find_block, follow
 from podman.engine import Terminal
 
 
@@ -31,6 +32,15 @@ def test_a_container_runs_in_a_vm_and_its_output_input_and_code_come_through(dae
     assert text == "from outside"
     assert "wrong" in done.err
     assert done.code == 3
+
+
+def test_the_words_of_the_how_to_page_do_what_it_says(daemon: Containerd) -> None:
+    commands = find_block("containerd", "ctr images import") + find_block("containerd", "ctr tasks exec")
+    shown = follow(commands, daemon.place, {"ctr": daemon.command()})
+
+    assert platform.release() not in shown
+    assert "memory" in shown
+    assert not {"try", "web"} & set(daemon.succeed("containers", "ls", "-q").split())
 
 
 def test_nothing_is_left_of_a_container_that_was_removed(daemon: Containerd) -> None:
