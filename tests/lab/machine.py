@@ -1,6 +1,7 @@
 """One run of L1: a job goes in as a tar on a disk, its results come out as a tar on another."""
 
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -65,6 +66,7 @@ def run_level1(level1: Level1, job: Path, directory: Path, *, timeout: float) ->
 
 
 def _unpack(results: Path, directory: Path) -> int:
+    shutil.rmtree(directory, ignore_errors=True)  # what an attempt before left
     directory.mkdir()
     subprocess.run(["tar", "-x", "-f", str(results), "-C", str(directory)], check=False, timeout=60)
     try:
