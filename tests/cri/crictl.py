@@ -125,6 +125,12 @@ class Crictl:
         while (seen := self.find_state(container)) != state:
             assert time.monotonic() < deadline, f"{container} is {seen}, not {state}"
 
+    def wait_for_log(self, container: str, text: str, *, timeout: float = 60.0) -> None:
+        """Wait until a container's log has a text. Fail after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while text not in (log := self.succeed("logs", container)):
+            assert time.monotonic() < deadline, f"the log of {container} is {log!r}"
+
     def wait_for_exit(self, container: str) -> dict[str, Any]:
         """Wait until a container has ended and return its status."""
         self.wait_for_state(container, "CONTAINER_EXITED")

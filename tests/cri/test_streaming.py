@@ -80,6 +80,7 @@ def test_attach_reaches_the_containers_own_input(pods: Crictl, pod: str) -> None
 def test_output_goes_on_when_containerd_is_back(pods: Crictl, pod: str) -> None:
     wait = "echo before; until [ -e /tmp/go ]; do sleep 0.1; done; seq 1 20000; echo after"
     container = pods.start(pod, "sh", "-c", wait)
+    pods.wait_for_log(container, "before")  # else containerd has it still in hand when it stops, and drops it
     pods.daemon.stop()
     pods.daemon.start()
     pods.succeed("exec", "-s", container, "touch", "/tmp/go")
