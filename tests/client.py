@@ -2,16 +2,13 @@
 
 import contextlib
 import itertools
-import subprocess
 from collections.abc import Iterator
 
-from containerd.daemon import Done
 from podman.engine import read_until
+from program import Program
 
-_TIMEOUT = 120.0
 
-
-class Client:
+class Client(Program):
     """Runs `command` with more words. `token` is in the name of each container."""
 
     def __init__(self, command: list[str], runtime: str, image: str, token: str) -> None:
@@ -23,18 +20,6 @@ class Client:
 
     def command(self, *words: str) -> list[str]:
         return [*self.prefix, *words]
-
-    def run(self, *words: str, stdin: str | None = None) -> Done:
-        """Run the client to its end."""
-        done = subprocess.run(
-            self.command(*words), input=stdin, capture_output=True, text=True, timeout=_TIMEOUT, check=False
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
-
-    def succeed(self, *words: str, stdin: str | None = None) -> str:
-        done = self.run(*words, stdin=stdin)
-        assert done.code == 0, (words, done)
-        return done.out
 
     def name(self) -> str:
         return f"{self.token}-{next(self._numbers)}"

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import secrets
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +15,8 @@ from containerd.daemon import Done
 from cri.daemon import CriDaemon, find_major
 from cri.images import BUSYBOX
 from peers import require_program
+from program import TIMEOUT, Program
 
-_TIMEOUT = 120.0
 _SANDBOX_API_SINCE = 2
 
 
@@ -32,7 +31,7 @@ class CriService(Protocol):
     def stop(self) -> None: ...
 
 
-class Crictl:
+class Crictl(Program):
     """Drives `daemon` with the handler `handler`. `token` is in the name of each pod."""
 
     def __init__(self, daemon: CriService, handler: str) -> None:
@@ -43,24 +42,12 @@ class Crictl:
         self._program = require_program("cri-tools", "crictl")
         self._configuration = daemon.place / "crictl.yaml"
         endpoints = "".join(f"{kind}-endpoint: {daemon.address}\n" for kind in ("runtime", "image"))
-        self._configuration.write_text(f"{endpoints}timeout: {_TIMEOUT:.0f}\n")
+        self._configuration.write_text(f"{endpoints}timeout: {TIMEOUT:.0f}\n")
         self._count = 0
         self._pods: dict[str, Path] = {}
 
     def command(self, *words: str) -> list[str]:
         return [self._program, "--config", str(self._configuration), *words]
-
-    def run(self, *words: str, stdin: str | None = None) -> Done:
-        """Run crictl to its end."""
-        done = subprocess.run(
-            self.command(*words), input=stdin, capture_output=True, text=True, timeout=_TIMEOUT, check=False
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
-
-    def succeed(self, *words: str, stdin: str | None = None) -> str:
-        done = self.run(*words, stdin=stdin)
-        assert done.code == 0, (words, done)
-        return done.out
 
     def read(self, *words: str) -> dict[str, Any]:
         """Return what a command that prints JSON tells."""

@@ -1,8 +1,7 @@
 """Where the host accounts a sandbox, and what becomes of it when memory runs out: the guest's, or the host's."""
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from engine import Change, Container, Engine
 from guest.test_sizes import is_vcpu
+from polling import wait_until
 
 _HOG = ("dd", "if=/dev/zero", "of=/dev/null", "count=1")
 _IS_UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers").exists()
@@ -37,13 +37,6 @@ def find_cgroups(task: str) -> dict[str, str]:
     """Return the cgroup of a process or a thread by controller; that of version 2 has an empty name."""
     rows = [line.split(":", 2) for line in Path(f"/proc/{task}/cgroup").read_text().splitlines()]
     return {controller: path for _, controllers, path in rows for controller in controllers.split(",")}
-
-
-def wait_until(is_true: Callable[[], bool], *, timeout: float = 30.0) -> None:
-    """Look again and again; what is looked at takes its time."""
-    end = time.monotonic() + timeout
-    while not is_true():
-        assert time.monotonic() < end, "it did not come true in time"
 
 
 def read_kib(pid: int, name: str) -> int:

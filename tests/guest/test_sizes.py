@@ -2,8 +2,7 @@
 
 import contextlib
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from engine import Change, Container, Engine
 from kata.sandbox.ledger import Kind, list_resources
+from polling import wait_until
 
 _HUGE_PAGES = 300  # of 2 MiB, for the 512 MiB of a test's VM
 _PREFIX = "io.katacontainers.config.hypervisor."
@@ -37,13 +37,6 @@ def _pinning(engine: Engine) -> Iterator[None]:
     engine.configure("[runtime]\nenable_vcpus_pinning = true\n")
     yield
     engine.configure("")
-
-
-def wait_until(is_true: Callable[[], bool], *, timeout: float = 30.0) -> None:
-    """Look again and again; what is looked at takes its time."""
-    end = time.monotonic() + timeout
-    while not is_true():
-        assert time.monotonic() < end, "it did not come true in time"
 
 
 def list_vcpu_affinities(engine: Engine, sandbox: str) -> list[set[int]]:
