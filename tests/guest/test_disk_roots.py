@@ -93,3 +93,19 @@ def test_a_file_without_a_known_file_system_is_refused_by_name(engine: Engine, t
     assert result.code
     assert f"the root {tmp_path}/text holds no file system that the guest can mount" in result.err
     assert "ext4, xfs and erofs" in result.err
+
+
+def test_a_root_that_one_vm_writes_is_refused_to_another_and_one_that_is_read_serves_several(
+    engine: Engine, tmp_path: Path
+) -> None:
+    image = make_image(tmp_path, "ext4")
+    engine.configure("")
+    with engine.hold("sleep", "1000", change=set_root(image)) as first:
+        refused = engine.run_container("true", change=set_root(image))
+        assert refused.code
+        assert f"{image} cannot be a disk of the VM: another VM, or a program of the host, has it" in refused.err
+        assert "a disk that is written is for one VM" in refused.err
+        assert first.ask("ls", "/bin/busybox")
+    with engine.hold("sleep", "1000", change=set_root(image, readonly=True)):
+        second = engine.run_container("ls", "/bin/busybox", change=set_root(image, readonly=True))
+        assert second.text == "/bin/busybox\n", second

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine import Change, Engine, combine, make_privileged
+from engine import Change, Engine, combine, kill_process, make_privileged
 from loop import attach_loop
 
 
@@ -68,3 +68,19 @@ def test_a_privileged_container_gets_no_block_device_that_is_only_listed(engine:
     )
     assert result.code == 0, result
     assert "vdb" not in result.text
+
+
+def test_a_device_that_a_vm_writes_is_refused_to_another_vm_and_free_when_the_first_is_killed(
+    engine: Engine, loop: str
+) -> None:
+    with engine.hold("sleep", "1000", change=give(loop, "/dev/disk")) as first:
+        for access in ("rwm", "rm"):
+            refused = engine.run_container("true", change=give(loop, "/dev/disk", access))
+            assert refused.code
+            assert f"{loop} cannot be a disk of the VM: " in refused.err
+            assert "another VM" in refused.err
+        other = engine.run_container("head", "-n", "1", "/dev/disk", pod=first.id, change=give(loop, "/dev/disk"))
+        assert other.text == "of the host\n", other
+        kill_process(engine.find_process("serve", first.sandbox))
+    again = engine.run_container("head", "-n", "1", "/dev/disk", change=give(loop, "/dev/disk"))
+    assert again.text == "of the host\n", again

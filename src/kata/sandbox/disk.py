@@ -6,10 +6,11 @@ import stat
 from typing import Any, NamedTuple, Protocol
 
 from kata.config.model import HypervisorConfig
-from kata.errors import KataError, NotFoundError, UsageError
+from kata.errors import KataError, NotFoundError, StateError, UsageError
 from kata.hypervisor.driver import Vm
 from kata.hypervisor.spec import BlockDevice, DiskAddress
 from kata.protocol.messages import agent as wire
+from kata.storage.claim import claim_disk
 from kata.sys.file import read_text
 
 _SECTOR = 512
@@ -56,11 +57,12 @@ def find_disks(document: dict[str, Any]) -> tuple[Disk, ...]:
 
 
 class _Plugged:
-    """A disk of the VM, and how many have it."""
+    """A disk of the VM, the descriptor that claims it for that, and how many have it."""
 
-    def __init__(self, name: str, address: DiskAddress, *, readonly: bool) -> None:
+    def __init__(self, name: str, address: DiskAddress, claim: int, *, readonly: bool) -> None:
         self.name = name
         self.address = address
+        self.claim = claim
         self.readonly = readonly
         self.count = 1
 
@@ -80,7 +82,7 @@ class VmDisks:
     async def plug(self, descriptor: int, *, readonly: bool, direct: bool = False) -> _Plugged:
         """Plug in the file or device that a descriptor has open; `unplug` once for each time.
 
-        Raise what `Vm.plug_block` raises.
+        Raise what `claim_disk` and `Vm.plug_block` raise, StateError for one that this VM has in the other way.
         """
         status = os.fstat(descriptor)
         number = (status.st_rdev, 0) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino)
@@ -88,8 +90,14 @@ class VmDisks:
         async with self._plugging:
             known = self._plugged.get(key)
             if known is not None:
+                if not known.count:
+                    raise StateError("the guest has not let go of it")
                 known.count += 1
                 return known
+            if (*number, not readonly) in self._plugged:
+                way = "to write" if readonly else "read-only"
+                raise StateError(f"this VM has it {way} already", hint="give it to all containers in the same way")
+            claim = claim_disk(descriptor, readonly=readonly)
             self._count += 1
             device = BlockDevice(
                 f"disk{self._count}",
@@ -99,10 +107,19 @@ class VmDisks:
                 no_flush=self._no_flush,
                 aio=self._aio,
             )
-            plugged = self._plugged[key] = _Plugged(
-                device.id, await self._machine.plug_block(device), readonly=readonly
-            )
+            try:
+                address = await self._machine.plug_block(device)
+            except BaseException:
+                os.close(claim)
+                raise
+            plugged = self._plugged[key] = _Plugged(device.id, address, claim, readonly=readonly)
             return plugged
+
+    def close(self) -> None:
+        """Let others have the disks, when the VM has ended."""
+        for plugged in self._plugged.values():
+            os.close(plugged.claim)
+        self._plugged.clear()
 
     @property
     def hold_data(self) -> bool:
@@ -114,16 +131,14 @@ class VmDisks:
         await self._machine.resize_block(plugged.name, size)
 
     async def unplug(self, plugged: _Plugged) -> None:
-        """Give a disk up. The last one takes it out. Raise DeadlineError when the guest does not let go."""
-        plugged.count -= 1
-        if plugged.count:
-            return
-        self._plugged = {key: value for key, value in self._plugged.items() if value is not plugged}
-        try:
+        """Give a disk up. The last one takes it out. Raise DeadlineError when the guest does not let go; try again."""
+        async with self._plugging:
+            plugged.count = max(plugged.count - 1, 0)
+            if plugged.count:
+                return
             await self._machine.unplug(plugged.name, timeout=_UNPLUG_TIMEOUT)
-        except BaseException:
-            plugged.count = 1  # it is still there, for another try
-            raise
+            self._plugged = {key: value for key, value in self._plugged.items() if value is not plugged}
+            os.close(plugged.claim)
 
 
 class Disks:

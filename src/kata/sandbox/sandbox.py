@@ -647,6 +647,8 @@ class Sandbox:
                 self._log.write("error", "disks may lack what the guest wrote last", error=str(error))
         if self._vm is not None:
             await self._vm.stop()
+        if self._disks is not None:
+            self._disks.close()
 
     def is_used(self) -> bool:
         """Say whether there is a container, or one on its way, or whether the sandbox is to be there without any."""

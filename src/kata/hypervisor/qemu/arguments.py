@@ -254,7 +254,7 @@ def _describe_disk(node: str, descriptor: int, number: int, device: BlockDevice)
 def describe_disk_backend(number: int, device: BlockDevice) -> dict[str, Any]:
     """Properties of the block node on a set of descriptors, as QMP takes them.
 
-    The descriptor is ours, so a lock would keep out nobody but other sandboxes of the same read-only image.
+    Without QEMU's own locks: the sandbox has claimed the disk before, for whichever VMM (`storage/claim.py`).
     """
     cache = {"direct": device.direct, **({"no-flush": True} if device.no_flush else {})}
     backend = {"filename": f"/dev/fdset/{number}", "read-only": device.readonly, "locking": "off", "cache": cache}
