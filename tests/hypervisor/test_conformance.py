@@ -138,6 +138,24 @@ async def test_a_disk_comes_and_goes(running: Running, tmp_path: Path) -> None:
         await running.vm.unplug("data")
 
 
+async def test_a_disk_grows_while_the_guest_has_it(running: Running, tmp_path: Path) -> None:
+    require(running.driver.find_capabilities(), "block_hotplug")
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"before".ljust(1 << 20, b"\0"))
+    address = await running.vm.plug_block(BlockDevice("growing", str(disk)))
+    found = await running.shell.run_until(find_disk(address), lambda text: "/block/" in text)
+    os.truncate(disk, 3 << 20)
+    await running.vm.resize_block("growing", 3 << 20)
+    await running.shell.run_until(f"cat {found}/size", lambda text: text == str((3 << 20) // 512))
+    name = found.rpartition("/")[2]
+    assert await running.shell.run(f"head -c 6 /dev/{name}") == "before"
+    await running.shell.run(f"echo beyond | busybox dd of=/dev/{name} bs=4096 seek=512 conv=notrunc,fsync")
+    assert disk.read_bytes()[2 << 20 :].startswith(b"beyond\n")
+    await running.vm.unplug("growing", timeout=60)
+    with pytest.raises(NotFoundError):
+        await running.vm.resize_block("growing", 3 << 20)
+
+
 async def test_a_read_only_disk_cannot_be_written(running: Running, tmp_path: Path) -> None:
     require(running.driver.find_capabilities(), "block_hotplug")
     disk = tmp_path / "disk"
@@ -195,6 +213,7 @@ async def test_what_is_not_declared_is_refused(running: Running) -> None:
     if not capabilities.block_hotplug:
         refused.append(running.vm.plug_block(BlockDevice("data", "/dev/null")))
         refused.append(running.vm.unplug("data"))
+        refused.append(running.vm.resize_block("data", 1 << 20))
     if not capabilities.vcpu_hotplug:
         refused.append(running.vm.resize_vcpus(2))
     if not capabilities.memory_hotplug:

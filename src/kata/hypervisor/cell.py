@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 
 from kata.errors import ConfigError, HostError
 from kata.sys import linux
-from kata.sys.loop import attach_loop
+from kata.sys.loop import attach_loop, update_size
 from kata.sys.mount import bind, unmount
 from kata.sys.unixsocket import listen_unix
 
@@ -94,6 +94,14 @@ class Cell:
         if loop >= 0:
             self._loops[name] = loop
         return name
+
+    def grow_disk(self, name: str) -> None:
+        """Let a disk have the size of the file that it is of, if it is of one. Raise HostError."""
+        if name in self._loops:
+            try:
+                update_size(self._loops[name])
+            except OSError as error:
+                raise HostError(f"{name} cannot get its file's new size: {error.strerror}") from error
 
     def hide_disk(self, name: str) -> None:
         """Take a disk out again."""

@@ -7,6 +7,7 @@ import struct
 
 _CONTROL = "/dev/loop-control"
 _GET_FREE = 0x4C82
+_SET_CAPACITY = 0x4C07
 _CONFIGURE = 0x4C0A
 _READ_ONLY, _AUTOCLEAR, _DIRECT_IO = 1, 4, 16
 _CONFIG = struct.Struct("=II 40x 12x I 64s 96x 16x 64x")
@@ -39,6 +40,11 @@ def attach_loop(path: str, *, readonly: bool = False, direct: bool = False) -> t
     finally:
         os.close(file)
     raise OSError(errno.EBUSY, "every free loop device was taken by others", path)
+
+
+def update_size(descriptor: int) -> None:
+    """Give a loop device the size that its file has now. Raise OSError."""
+    fcntl.ioctl(descriptor, _SET_CAPACITY)
 
 
 def _find_free() -> int:

@@ -36,6 +36,10 @@ def test_it_shows_files_disks_and_sockets_to_its_user_alone_and_takes_them_away(
         assert (os.stat(inside).st_uid, stat.S_IMODE(os.stat(inside).st_mode)) == (USER, 0o700)
         with pytest.raises(OSError, match="Read-only"):
             (inside / "kernel").write_bytes(b"other")
+        disk.write_bytes(bytes(8192))
+        cell.grow_disk("disk-a")
+        number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+        assert Path(f"/sys/dev/block/{number}/size").read_text() == "16\n"
         cell.hide_disk("disk-a")
         assert not (inside / "disk-a").exists()
         cell.release()

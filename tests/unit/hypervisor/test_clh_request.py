@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from kata.errors import ConfigError, UnsupportedError
 from kata.hypervisor.clh.driver import build_arguments
-from kata.hypervisor.clh.request import build_vm, describe_disk, describe_net, describe_vfio, read_slot
+from kata.hypervisor.clh.request import build_vm, describe_disk, describe_growth, describe_net, describe_vfio, read_slot
 from kata.hypervisor.spec import (
     Balloon,
     BlockDevice,
@@ -79,6 +79,7 @@ def test_any_size_is_one_that_it_understands(
 
 def test_what_is_plugged_in_later_is_understood(description: Description) -> None:
     description.check_request("PUT", "/vm.add-disk", describe_disk(BlockDevice("a" * 30, "/dev/sdx")))
+    description.check_request("PUT", "/vm.resize-disk", describe_growth("data", 1 << 40))
     description.check_request("PUT", "/vm.add-net", describe_net(NetDevice("net1", "02:00:00:00:00:02", (5,))))
     description.check_request("PUT", "/vm.add-device", describe_vfio(VfioDevice("gpu", "0000:01:00.0")))
     description.check_request("PUT", "/vm.remove-device", {"id": "data"})

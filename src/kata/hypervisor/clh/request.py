@@ -112,6 +112,11 @@ def describe_disk(device: BlockDevice) -> dict[str, Any]:
     return {**disk, "image_type": "Raw", "serial": device.id[:20]}
 
 
+def describe_growth(device_id: str, size: int) -> dict[str, Any]:
+    """The body of vm.resize-disk. For a block device `size` has to be what it has, in bytes."""
+    return {"id": device_id, "desired_size": size}
+
+
 def describe_net(device: NetDevice) -> dict[str, Any]:
     """The body of vm.add-net. The taps' descriptors travel with it; a queue is one direction of a tap.
 

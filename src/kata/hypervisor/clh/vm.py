@@ -9,7 +9,15 @@ from typing import Any
 
 from kata.errors import DeadlineError, ExistsError, GuestError, NotFoundError
 from kata.hypervisor.cell import Cell
-from kata.hypervisor.clh.request import build_vm, describe_disk, describe_net, describe_vfio, name_disk, read_slot
+from kata.hypervisor.clh.request import (
+    build_vm,
+    describe_disk,
+    describe_growth,
+    describe_net,
+    describe_vfio,
+    name_disk,
+    read_slot,
+)
 from kata.hypervisor.console import Console
 from kata.hypervisor.rest import RestApi, RestProcess
 from kata.hypervisor.spec import BlockDevice, DiskAddress, NetDevice, PciAddress, VfioDevice, VmSpec, VmState
@@ -122,6 +130,11 @@ class ClhVm(RestProcess):
             self.cell.hide_disk(name)
             raise
 
+    async def resize_block(self, device_id: str, size: int) -> None:
+        self._require(device_id)
+        self.cell.grow_disk(name_disk(device_id))
+        await self._put("vm.resize-disk", describe_growth(device_id, size))
+
     async def plug_net(self, device: NetDevice) -> PciAddress:
         self._reserve(device.id)
         try:
@@ -165,6 +178,10 @@ class ClhVm(RestProcess):
             raise ExistsError(f"device {device_id} is plugged in already")
         self._plugged.add(device_id)
 
+    def _require(self, device_id: str) -> None:
+        if device_id not in self._plugged:
+            raise NotFoundError(f"no device {device_id} was plugged in")
+
     def _read_address(self, device_id: str, answer: Any) -> PciAddress:
         try:
             return PciAddress(read_slot(answer))
@@ -177,8 +194,7 @@ class ClhVm(RestProcess):
 
     async def unplug(self, device_id: str, *, timeout: float = 10.0) -> None:
         """Take a device out. Raise NotFoundError, or DeadlineError when the guest does not let go of it."""
-        if device_id not in self._plugged:
-            raise NotFoundError(f"no device {device_id} was plugged in")
+        self._require(device_id)
         await self._put("vm.remove-device", {"id": device_id})
         try:
             async with asyncio.timeout(timeout):

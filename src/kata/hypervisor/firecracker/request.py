@@ -98,7 +98,7 @@ def _describe_disk(drive: str, path: str, readonly: bool) -> Call:
 
 
 def describe_exchange(place: Place, path: str) -> Call:
-    """Another file behind a disk."""
+    """Another file behind a disk, or the same one with another size."""
     return Call("PATCH", f"/drives/{place.drive}", {"drive_id": place.drive, "path_on_host": path})
 
 

@@ -86,11 +86,22 @@ class FirecrackerVm(RestProcess):
             self._plugged[device.id] = place
         return DiskAddress("mmioblk", place.node)
 
-    async def unplug(self, device_id: str, *, timeout: float = 10.0) -> None:
-        """Take what is behind a disk away; the guest has unmounted it, and is not asked. Raise NotFoundError."""
+    async def resize_block(self, device_id: str, size: int) -> None:  # noqa: ARG002 - it sees that by itself
+        """Have Firecracker open a disk again and see its size. It handles requests one by one, so none is under way."""
+        name = name_disk(device_id)
+        place = self._find(device_id)
+        self.cell.grow_disk(name)
+        await self._call(describe_exchange(place, name))
+
+    def _find(self, device_id: str) -> Place:
         place = self._plugged.get(device_id)
         if place is None:
             raise NotFoundError(f"no device {device_id} was plugged in")
+        return place
+
+    async def unplug(self, device_id: str, *, timeout: float = 10.0) -> None:
+        """Take what is behind a disk away; the guest has unmounted it, and is not asked. Raise NotFoundError."""
+        place = self._find(device_id)
         async with asyncio.timeout(timeout):
             await self._call(describe_exchange(place, EMPTY))
         del self._plugged[device_id]
