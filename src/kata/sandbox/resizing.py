@@ -7,7 +7,7 @@ from typing import Any
 from kata.config.model import HypervisorConfig
 from kata.errors import KataError
 from kata.observe.log import Log
-from kata.protocol.oci.pod import Role, find_role
+from kata.protocol.oci.pod import is_pod
 from kata.resources.host import HostSize
 from kata.resources.size import Limits, VmSize, fit_containers, merge_resources, read_limits
 from kata.sandbox.container import Container
@@ -81,8 +81,7 @@ class Resizing:
         return [
             container.limits
             for container in self._containers.values()
-            if container.status != Status.STOPPED
-            and find_role(container.bundle.spec.get("annotations") or {}) is not Role.SANDBOX
+            if container.status != Status.STOPPED and not is_pod(container.bundle.spec)
         ]
 
     async def _grow(self, wanted: VmSize) -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import stat
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +17,8 @@ from kata.observe.durations import Durations
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.protocol.messages import agent as wire
-from kata.protocol.oci.pod import Role, find_role
-from kata.resources.cgroup import OVERHEAD, create_cgroup, drop_cgroup, join_cgroup, join_vcpus, leave_cgroup
+from kata.protocol.oci.pod import is_pod
 from kata.resources.host import measure_host
-from kata.resources.oom import set_oom_score
-from kata.resources.pinning import parse_cpus, pin_threads
 from kata.resources.size import check_memory_limit, find_resources, leave_room, size_vm
 from kata.sandbox import store
 from kata.sandbox.attach import Attachments
@@ -31,17 +27,20 @@ from kata.sandbox.container import Bundle, Container, name_moment, read_bundle
 from kata.sandbox.disk import Disks, VmDisks, find_disks
 from kata.sandbox.diskroot import DiskRoot, OfferedRoot, describe_image, pack_root
 from kata.sandbox.guest import LOST_STATUS
+from kata.sandbox.guestsandbox import describe_sandbox
 from kata.sandbox.hostfiles import HostFiles
 from kata.sandbox.kubelet import list_published
-from kata.sandbox.ledger import Kind, forget_gone_cgroups, record_resource, release_resources
+from kata.sandbox.ledger import Kind, record_resource, release_resources
 from kata.sandbox.management import Management
-from kata.sandbox.network import PodNamespace, SandboxNetwork, read_name_servers
-from kata.sandbox.places import GUEST_SHARE, GUEST_SHM, PUBLISHED
+from kata.sandbox.network import PodNamespace, SandboxNetwork
+from kata.sandbox.oom import OomNews, set_oom_scores
+from kata.sandbox.places import PUBLISHED
+from kata.sandbox.podcgroups import PodCgroups
 from kata.sandbox.portforward import PortForward
 from kata.sandbox.publisher import Place, Publisher
 from kata.sandbox.states import SandboxState, Status, move_sandbox
 from kata.sandbox.translation import add_pod_mounts, take_root_from_disks
-from kata.sandbox.vm import SHARE_TAG, SandboxVm, Site, Sockets, start_vm
+from kata.sandbox.vm import SandboxVm, Site, Sockets, start_vm
 from kata.sandbox.volume import count_direct_volumes, take_direct_volumes
 from kata.storage.directvolume import find_note, forget_sandbox, note_sandbox
 
@@ -52,19 +51,8 @@ if TYPE_CHECKING:
 _STAND_IN_TIMEOUT = 10.0
 _CHECK_TIMEOUT = 5.0
 _FLUSH_TIMEOUT = 20.0
-_CGROUP_TIMEOUT = 0.5
-_CGROUP_PAUSE = 0.01
-_HOSTNAME_LIMIT = 64
 _POD_ROOTS = 8
 """Places for the roots of a pod's containers, where each is a disk and needs a port."""
-
-_SHM_SIZE = 64 << 20
-_UNITS = {"k": 10, "m": 20, "g": 30}
-"""Suffixes of the option `size` of tmpfs(5), as powers of two."""
-
-_SHARE_STORAGE = wire.Storage(
-    driver="virtio-fs", source=SHARE_TAG, fstype="virtiofs", options=["nodev"], mount_point=f"{GUEST_SHARE}/"
-)
 
 
 class Sandbox:
@@ -104,7 +92,7 @@ class Sandbox:
         self._attachments = attachments
         self._files = files or HostFiles()
         self._log = log
-        self._on_oom = on_oom
+        self._oom_news = OomNews(on_oom)
         self._state = SandboxState.CREATED
         self.durations = durations or Durations()
         self.management = Management(self, log)
@@ -116,7 +104,7 @@ class Sandbox:
         self._reserved: set[str] = set()
         self._forwarding: PortForward | None = None
         self._publisher: Publisher | None = None
-        self._cgroup = self._daemon_cgroup = self._vcpu_cgroup = ""
+        self._cgroups = PodCgroups(self.id, self.directory)
         self._stopped: asyncio.Task[None] | None = None
         self._creations: dict[str, asyncio.Task[None]] = {}
         self._deletions: dict[str, asyncio.Task[None]] = {}
@@ -164,15 +152,9 @@ class Sandbox:
         if not self._config.runtime.static_sandbox_resource_mgmt:
             size = leave_room(size, self._config.hypervisor, host)
         with self.timeline.measure("host cgroup"):
-            self._cgroup = self._daemon_cgroup = _find_cgroup(first.spec)
-            is_split = bool(self._cgroup) and not self._config.runtime.sandbox_cgroup_only
-            if is_split:
-                self._create_cgroup(self._cgroup)
-                self._daemon_cgroup = f"{OVERHEAD}/{self.id}"
-            self._enter_cgroup(self._daemon_cgroup, os.getpid())
-            self._vcpu_cgroup = self._cgroup if is_split else ""
+            self._cgroups.enter(first.spec, whole=self._config.runtime.sandbox_cgroup_only)
         site = Site(
-            self.id, self.directory, self._root, self._config, self.timeline, self._log, vcpu_cgroup=self._vcpu_cgroup
+            self.id, self.directory, self._root, self._config, self.timeline, self._log, vcpu_cgroup=self._cgroups.vcpus
         )
         cards: list[NetDevice] = []
         if namespace is not None:
@@ -192,8 +174,9 @@ class Sandbox:
             self._resizing = Resizing(vm, self._config.hypervisor, host, self.containers, self._log)
         self.network.close_taps()
         clock = GuestClock(vm.guest)
+        about = describe_sandbox(self.id, first.spec, self._config, shared=vm.share is not None)
         with self.timeline.measure("guest sandbox"):  # both at once: a guest that is slow answers in one go
-            await asyncio.gather(clock.set(), vm.guest.create_sandbox(self._describe_to_guest(vm, first.spec)))
+            await asyncio.gather(clock.set(), vm.guest.create_sandbox(about))
         if cards:
             with self.timeline.measure("guest network"):
                 await self.network.configure(vm.guest)
@@ -202,7 +185,10 @@ class Sandbox:
         if namespace is not None and namespace.path:
             self._forwarding = PortForward(vm.guest, self._log)
             self._forwarding.open()
-        self._followers = [asyncio.create_task(self._watch_vm(vm)), asyncio.create_task(self._watch_oom(vm))]
+        self._followers = [
+            asyncio.create_task(self._watch_vm(vm)),
+            asyncio.create_task(self._oom_news.follow(vm.guest, self.containers)),
+        ]
         self._followers.append(asyncio.create_task(clock.follow()))
         if namespace is not None:
             self._followers.append(asyncio.create_task(self.network.watch(vm.machine, vm.guest, self._log)))
@@ -213,7 +199,7 @@ class Sandbox:
 
         Later containers of a pod bring disks, and engines links where there is a namespace for them.
         """
-        is_open = _is_pod(first.spec) or self._is_lasting
+        is_open = is_pod(first.spec) or self._is_lasting
         root = disks or not os.path.isdir(first.rootfs)
         return Sockets(
             ports=self._config.hypervisor.pcie_root_port if is_open or links else 0,
@@ -231,24 +217,6 @@ class Sandbox:
             self._log.write("warning", f"the configuration has an option without effect: {remark}")
         return apply_annotations(config, spec.get("annotations") or {})
 
-    def _describe_to_guest(self, vm: SandboxVm, spec: dict[str, Any]) -> wire.CreateSandboxRequest:
-        shm = wire.Storage(
-            driver="ephemeral",
-            source="shm",
-            fstype="tmpfs",
-            options=["noexec", "nosuid", "nodev", "mode=1777", f"size={_find_shm_size(spec)}"],
-            mount_point=GUEST_SHM,
-        )
-        hostname = str(spec.get("hostname") or "")[:_HOSTNAME_LIMIT]
-        return wire.CreateSandboxRequest(
-            hostname=hostname,
-            dns=read_name_servers(spec),
-            sandbox_id=self.id,
-            storages=[shm] if vm.share is None else [_SHARE_STORAGE, shm],
-            guest_hook_path=self._config.hypervisor.guest_hook_path,
-            kernel_modules=[_parse_module(text) for text in self._config.agent.kernel_modules],
-        )
-
     async def _watch_vm(self, vm: SandboxVm) -> None:
         """End every process when the VM ends before it was told to.
 
@@ -261,7 +229,9 @@ class Sandbox:
             self._log.write("error", f"the VM ended: {reason}", console=vm.machine.read_console())
             if vm.oom.explain():
                 status = 128 + signal.SIGKILL
-                self._tell_of_oom([one for one in self.containers.values() if one.status != Status.STOPPED])
+                for container in self.containers.values():
+                    if container.status != Status.STOPPED:
+                        self._oom_news.tell(container)
         except KataError as error:
             self._log.write("error", "the VM ended and resists its release", error=str(error))
         finally:
@@ -270,21 +240,6 @@ class Sandbox:
         self.ended.set()
         for container in self.containers.values():
             container.lose(status)
-
-    async def _watch_oom(self, vm: SandboxVm) -> None:
-        """Pass on each container that ran out of memory."""
-        with suppress(KataError, OSError):
-            while True:
-                container = self.containers.get(await vm.guest.wait_oom())
-                if container is not None:
-                    self._tell_of_oom([container])
-
-    def _tell_of_oom(self, containers: list[Container]) -> None:
-        for container in containers:
-            with suppress(OSError):  # its bundle may be gone already
-                _leave_word_of_oom(container)
-            if self._on_oom is not None:
-                self._on_oom(container)
 
     async def create_container(
         self, container_id: str, bundle: str, pid: int, offered: OfferedRoot | None = None
@@ -392,8 +347,7 @@ class Sandbox:
             raise
         self.containers[container_id] = container
         try:
-            if pid != os.getpid():
-                self._enter_cgroup(_find_cgroup(bundle.spec), pid)
+            self._cgroups.add_container(container)
             for volume in volumes:
                 record_resource(self.directory, Kind.FILE, find_note(volume.path, self.id))
                 note_sandbox(volume.path, self.id)
@@ -415,7 +369,7 @@ class Sandbox:
                 self._publisher = self._publisher or Publisher(vm.guest, self._log)
                 self._publisher.follow(container_id, published)
             await self._place_vcpus(vm)
-            self._set_oom_scores(vm)
+            set_oom_scores(vm.list_pids(), self.containers.values())
         except BaseException:
             attachment.finish(None)
             await asyncio.shield(asyncio.create_task(self._undo_create(container, vm)))
@@ -437,42 +391,9 @@ class Sandbox:
         await self._place_vcpus(vm)
 
     async def _place_vcpus(self, vm: SandboxVm) -> None:
-        """Keep each vCPU in the pod's cgroup, and on one of its containers' processors, where that is asked for."""
-        is_pinning = self._config.runtime.enable_vcpus_pinning
-        if not is_pinning and not (self._vcpu_cgroup and self._resizing is not None):
-            return
-        threads = await vm.machine.list_vcpu_threads()
-        if self._vcpu_cgroup:
-            join_vcpus(self._vcpu_cgroup, vm.machine.pid, threads.values())
-        if is_pinning:
-            cpus = {cpu for container in self.containers.values() for cpu in parse_cpus(container.cpus)}
-            pin_threads(threads, cpus)
-
-    def _set_oom_scores(self, vm: SandboxVm) -> None:
-        """Let the host's kernel kill the VM as readily as the most expendable of its containers on the host.
-
-        What stands for a pod only is nearly unkillable in Kubernetes (-998); the VM with all its memory must not be.
-        """
-        scores = [
-            int((one.bundle.spec.get("process") or {}).get("oomScoreAdj") or 0)
-            for one in self.containers.values()
-            if not _is_pod(one.bundle.spec)
-        ]
-        for pid in vm.list_pids() if scores else ():
-            set_oom_score(pid, max(scores))
-
-    def _enter_cgroup(self, path: str, pid: int) -> None:
-        """Put a process where the engine looks for a container's usage: the stand-in, or this daemon.
-
-        The daemon enters that of the first container before it starts anything, so that the VM is accounted from its
-        first page on.
-        """
-        if path:
-            self._create_cgroup(path)
-            join_cgroup(path, pid)
-
-    def _create_cgroup(self, path: str) -> None:
-        create_cgroup(path, lambda directory: record_resource(self.directory, Kind.CGROUP, directory))
+        pin = self._config.runtime.enable_vcpus_pinning
+        grown = self._resizing is not None
+        await self._cgroups.place_vcpus(vm.machine, self.containers.values(), pin=pin, grown=grown)
 
     def find_container(self, container_id: str) -> Container:
         """Raise NotFoundError for a container that is not of this sandbox."""
@@ -570,9 +491,7 @@ class Sandbox:
         container.forget(LOST_STATUS)
         if self._publisher is not None:
             self._publisher.forget(container.id)
-        path = _find_cgroup(container.bundle.spec)
-        if path and container.record.pid != os.getpid():
-            leave_cgroup(path, container.record.pid)  # it may be the very command that waits for the removal
+        self._cgroups.leave_by_container(container)
         held = {volume.path for other in self.containers.values() for volume in other.volumes}
         for volume in container.volumes:
             if volume.path not in held:
@@ -587,17 +506,9 @@ class Sandbox:
                     await self._copies.remove(container.id)
             except KataError as error:
                 self._log.write("error", f"the files of container {container.id} stay shared", error=str(error))
-            if path and path != self._cgroup:
-                await self._remove_cgroup(path)
-
-    async def _remove_cgroup(self, path: str) -> None:
-        """Remove a container's host cgroup. What somebody else keeps busy is left to the sandbox's end."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_CGROUP_TIMEOUT):
-                while not drop_cgroup(path):  # noqa: ASYNC110 - the kernel tells nobody when the last one is gone
-                    await asyncio.sleep(_CGROUP_PAUSE)
-        if self._stopped is None:
-            forget_gone_cgroups(self.directory)
+            await self._cgroups.remove_container(container)
+            if self._stopped is None:
+                self._cgroups.forget_gone()
 
     async def stop(self) -> None:
         """End the VM and release everything, also when the caller is cancelled. May be called again."""
@@ -612,8 +523,7 @@ class Sandbox:
         except Exception as error:  # noqa: BLE001 - whatever it was, the rest must be released and the daemon must end
             self._log.write("error", "the VM could not be released", error=repr(error))
         self.management.close()
-        if self._daemon_cgroup:
-            leave_cgroup(self._daemon_cgroup, os.getpid())
+        self._cgroups.leave()
         # In a thread: a cgroup goes only when the last of its processes has, and containers' answers must not wait.
         self.network.close()
         failures = await asyncio.to_thread(release_resources, self.directory)
@@ -671,38 +581,3 @@ class Sandbox:
         if vm is None:
             raise StateError(f"sandbox {self.id} is {self._state}")
         return vm
-
-
-def _leave_word_of_oom(container: Container) -> None:
-    """Write the file that conmon and CRI-O look for."""
-    os.close(os.open(f"{container.bundle.path}/oom", os.O_CREAT | os.O_CLOEXEC, 0o644))
-
-
-def _find_cgroup(spec: dict[str, Any]) -> str:
-    return str((spec.get("linux") or {}).get("cgroupsPath") or "")
-
-
-def _is_pod(spec: dict[str, Any]) -> bool:
-    return find_role(spec.get("annotations") or {}) is Role.SANDBOX
-
-
-def _parse_module(text: str) -> wire.KernelModule:
-    """Read a kernel module with its parameters, as a word and those after it."""
-    name, *parameters = text.split()
-    return wire.KernelModule(name=name, parameters=parameters)
-
-
-def _find_shm_size(spec: dict[str, Any]) -> int:
-    """Return the bytes of the engine's own /dev/shm, which the guest's is to have too."""
-    for mount in spec.get("mounts") or []:
-        if mount.get("destination") != "/dev/shm":
-            continue
-        for option in mount.get("options") or []:
-            key, _, value = option.partition("=")
-            number, unit = (value[:-1], value[-1].lower()) if value[-1:].lower() in _UNITS else (value, "")
-            if key == "size" and number.isdecimal():
-                return int(number) << _UNITS.get(unit, 0)
-        if mount.get("source") and os.path.ismount(mount["source"]):
-            status = os.statvfs(mount["source"])
-            return status.f_blocks * status.f_frsize
-    return _SHM_SIZE

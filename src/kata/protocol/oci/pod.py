@@ -9,7 +9,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import ClassVar
+    from typing import Any, ClassVar
 
 TYPE_KEYS = ("io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType", "io.kubernetes.docker.type")
 _ID_KEYS = ("io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID", "io.kubernetes.sandbox.id")
@@ -38,6 +38,11 @@ def find_role(annotations: Mapping[str, str]) -> Role:
         if key in annotations:
             return _ROLES.get(annotations[key], Role.SINGLE)
     return Role.SINGLE
+
+
+def is_pod(spec: Mapping[str, Any]) -> bool:
+    """Say whether the container of an OCI spec stands for its pod only."""
+    return find_role(spec.get("annotations") or {}) is Role.SANDBOX
 
 
 def find_sandbox_id(annotations: Mapping[str, str], container_id: str) -> str:
