@@ -134,7 +134,7 @@ class PodNet:
         finally:
             self._run_nft("delete", "table", "inet", "pod")
 
-    def count_dropped(self) -> list[int]:
+    def count_packets(self) -> list[int]:
         """Return the packets that each counter of the policy has seen, in the order of its rules."""
         table = json.loads(self._run_nft("-j", "list", "table", "inet", "pod"))["nftables"]
         parts = [part for row in table if "rule" in row for part in row["rule"]["expr"]]

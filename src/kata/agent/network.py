@@ -1,4 +1,4 @@
-"""The guest's network: what UpdateInterface, UpdateRoutes, ListInterfaces, ListRoutes and AddARPNeighbors do.
+"""The guest's network: what UpdateInterface, ListInterfaces and AddARPNeighbors do.
 
 The host's network plug-in decided everything; these functions only repeat it in the guest. A request is read as a
 whole before anything is changed, so that a malformed one changes nothing.
@@ -9,8 +9,7 @@ NotFoundError for an interface that is not there and HostError for what the kern
 
 import errno
 import os
-from collections.abc import Iterable, Sequence
-from socket import AF_INET, AF_INET6
+from collections.abc import Iterable
 from typing import Any
 
 from kata.errors import KataError, NotFoundError, UsageError
@@ -29,40 +28,15 @@ from kata.protocol.netlink.notation import (
     fill_network,
     format_ip,
     format_mac,
-    mask_network,
     parse_ip,
     parse_mac,
-    parse_network,
     parse_prefix,
 )
-from kata.protocol.netlink.route import (
-    RT_SCOPE_LINK,
-    RT_TABLE_MAIN,
-    RTN_UNICAST,
-    RTPROT_KERNEL,
-    RTPROT_RA,
-    RTPROT_REDIRECT,
-    SETTABLE_FLAGS,
-    SETTABLE_KINDS,
-    Hop,
-    Route,
-    add_route,
-    delete_route,
-    dump_routes,
-    parse_route,
-)
+from kata.protocol.netlink.route import RT_SCOPE_LINK
 from kata.sys.file import read_text
 from kata.transport.netlink import Netlink
 
 _SYSFS = "/sys/class/net"
-_V4 = int(AF_INET)
-_V6 = int(AF_INET6)
-# Routes with these origins come and go with addresses, router advertisements and redirects.
-_KERNELS_OWN = {RTPROT_REDIRECT, RTPROT_KERNEL, RTPROT_RA}
-# What the kernel puts into an IPv6 route without a priority (IP6_RT_PRIO_USER); IPv4 leaves 0.
-_DEFAULT_PRIORITY = {_V4: 0, _V6: 1024}
-_LARGEST_WEIGHT = 256
-_NO_SUCH_FAMILY = {errno.EOPNOTSUPP, errno.EAFNOSUPPORT}
 
 
 def start_loopback(netlink: Netlink) -> None:
@@ -105,37 +79,7 @@ def update_interface(netlink: Netlink, interface: types.Interface) -> None:
     _take_name(netlink, link, interface.name, links)
     netlink.run(settle)
     name = interface.name or link.name
-    _replace_addresses(netlink, link.ifindex, [a for a in addresses if len(a.local) == 4 or _speaks_ipv6(name)])
-
-
-def update_routes(netlink: Netlink, routes: Sequence[types.Route]) -> None:
-    """Make these the routes of the main table.
-
-    Others are removed, except those on loopback and those that the kernel makes itself. Routes without a gateway are
-    added first, because through them the gateways are reached. An IPv6 route of an interface without IPv6 is left out.
-    """
-    links = netlink.ask(dump_links(), parse_link)
-    names = {link.ifindex: link.name for link in links}
-    by_name = {link.name: link.ifindex for link in links}
-    asked = [_read_route(route, by_name) for route in routes]
-    wanted = [route for route in asked if route.family == _V4 or all(map(_speaks_ipv6, _list_devices(route, names)))]
-    keys = {_identify(route) for route in wanted}
-    loopbacks = {link.ifindex for link in links if link.flags & IFF_LOOPBACK}
-    for old in _list_main_routes(netlink):
-        is_kept = old.protocol in _KERNELS_OWN or (old.kind == RTN_UNICAST and old.ifindex in loopbacks)
-        if not is_kept and _identify(old) not in keys:
-            netlink.run(delete_route(old), unless={errno.ESRCH})
-    for route in sorted(wanted, key=lambda route: bool(route.gateway or route.hops)):
-        _put_route(netlink, route)
-
-
-def _put_route(netlink: Netlink, route: Route) -> None:
-    if not route.hops:
-        netlink.run(add_route(route, replace=True), unless={errno.EEXIST})
-    elif not netlink.run(add_route(route, replace=True), unless={errno.EINVAL}):
-        # A kernel without CONFIG_IP_ROUTE_MULTIPATH reaches the destination all the same, by one of the hops.
-        ifindex, gateway, flags, _ = route.hops[0]
-        _put_route(netlink, route._replace(hops=(), ifindex=ifindex, gateway=gateway, flags=flags))
+    _replace_addresses(netlink, link.ifindex, [a for a in addresses if len(a.local) == 4 or speaks_ipv6(name)])
 
 
 def add_neighbours(netlink: Netlink, neighbours: Iterable[types.ARPNeighbor]) -> None:
@@ -162,36 +106,6 @@ def list_interfaces(netlink: Netlink) -> list[types.Interface]:
             raw_flags=link.flags & IFF_NOARP,
         )
         for link in netlink.ask(dump_links(), parse_link)
-    ]
-
-
-def list_routes(netlink: Netlink) -> list[types.Route]:
-    """Return the routes of the main table, in a form that `update_routes` takes."""
-    names = {link.ifindex: link.name for link in netlink.ask(dump_links(), parse_link)}
-    return [
-        types.Route(
-            dest=f"{format_ip(route.destination or bytes(4 if route.family == _V4 else 16))}/{route.prefix}",
-            gateway=format_ip(route.gateway) if route.gateway else "",
-            device=names.get(route.ifindex, ""),
-            source=format_ip(route.source) if route.source else "",
-            scope=route.scope,
-            family=types.IPFamily.V4 if route.family == _V4 else types.IPFamily.V6,
-            flags=route.flags & SETTABLE_FLAGS,
-            mtu=route.mtu,
-            priority=route.priority,
-            kind=0 if route.kind == RTN_UNICAST else route.kind,
-            tos=route.tos,
-            hops=[
-                types.NextHop(
-                    gateway=format_ip(hop.gateway) if hop.gateway else "",
-                    device=names.get(hop.ifindex, ""),
-                    flags=hop.flags & SETTABLE_FLAGS,
-                    weight=hop.weight,
-                )
-                for hop in route.hops
-            ],
-        )
-        for route in _list_main_routes(netlink)
     ]
 
 
@@ -249,71 +163,11 @@ def _read_address(address: types.IPAddress) -> Address:
     return Address(0, local, prefix, flags=IFA_F_NODAD)
 
 
-def _read_route(route: types.Route, by_name: dict[str, int]) -> Route:
-    family = _V6 if route.family == types.IPFamily.V6 else _V4
-    destination, prefix = parse_network(route.dest) if route.dest else (b"", 0)
-    if not any(destination) and "/" not in route.dest:
-        # 0.0.0.0 and :: as a destination mean the default route, not the host with that address.
-        destination, prefix = b"", 0
-    if destination and len(destination) != (16 if family == _V6 else 4):
-        raise UsageError(f"route to {route.dest} says family {route.family}, which its destination is not of")
-    if route.scope > 0xFF:
-        raise UsageError(f"route to {route.dest or 'default'} has scope {route.scope}, which is more than 255")
-    source, origin, origin_prefix = _read_source(route, family)
-    kind = route.kind or RTN_UNICAST
-    if kind not in SETTABLE_KINDS:
-        raise UsageError(f"route to {route.dest or 'default'} is of the kind {kind}, which nobody can ask for")
-    leads_by_one = kind == RTN_UNICAST and not route.hops
-    return Route(
-        family=family,
-        destination=mask_network(destination, prefix),
-        prefix=prefix,
-        gateway=parse_ip(route.gateway) if route.gateway else b"",
-        source=source,
-        ifindex=_find_index(route.device, by_name) if leads_by_one else 0,
-        priority=route.priority,
-        mtu=route.mtu,
-        scope=route.scope,
-        flags=route.flags & SETTABLE_FLAGS,
-        kind=kind,
-        tos=route.tos & 0xFF,
-        origin=origin,
-        origin_prefix=origin_prefix,
-        hops=tuple(_read_hop(hop, by_name) for hop in route.hops) if kind == RTN_UNICAST else (),
-    )
-
-
-def _read_hop(hop: types.NextHop, by_name: dict[str, int]) -> Hop:
-    return Hop(
-        ifindex=_find_index(hop.device, by_name),
-        gateway=parse_ip(hop.gateway) if hop.gateway else b"",
-        flags=hop.flags & SETTABLE_FLAGS,
-        weight=min(max(hop.weight, 1), _LARGEST_WEIGHT),
-    )
-
-
-def _read_source(route: types.Route, family: int) -> tuple[bytes, bytes, int]:
-    """Return the preferred source, and the network of senders with its prefix length: one of the two is empty."""
-    if not route.source:
-        return b"", b"", 0
-    address, prefix = parse_network(route.source)
-    if len(address) != (16 if family == _V6 else 4):
-        raise UsageError(f"route to {route.dest or 'default'} has the source {route.source} of another family")
-    if prefix in {0, len(address) * 8}:
-        return address if any(address) else b"", b"", 0
-    if family == _V4:
-        raise UsageError(
-            f"route to {route.dest or 'default'} is for senders in {route.source}, which IPv4 routes cannot express",
-            hint="give the address that the guest sends from, without a prefix length",
-        )
-    return b"", mask_network(address, prefix), prefix
-
-
 def _read_neighbour(neighbour: types.ARPNeighbor, by_name: dict[str, int]) -> Neighbour:
     if neighbour.toIPAddress is None or not neighbour.toIPAddress.address:
         raise UsageError(f"neighbour {neighbour.lladdr!r} on {neighbour.device!r} has no IP address")
     return Neighbour(
-        ifindex=_find_index(neighbour.device, by_name),
+        ifindex=find_index(neighbour.device, by_name),
         destination=parse_ip(neighbour.toIPAddress.address),
         address=parse_mac(neighbour.lladdr) if neighbour.lladdr else b"",
         state=neighbour.state & 0xFFFF or NUD_PERMANENT,
@@ -321,37 +175,14 @@ def _read_neighbour(neighbour: types.ARPNeighbor, by_name: dict[str, int]) -> Ne
     )
 
 
-def _find_index(device: str, by_name: dict[str, int]) -> int:
+def find_index(device: str, by_name: dict[str, int]) -> int:
+    """Return the index of an interface."""
     try:
         return by_name[device]
     except KeyError:
         raise NotFoundError(f"no network interface is called {device!r}") from None
 
 
-def _list_main_routes(netlink: Netlink) -> list[Route]:
-    return [
-        route
-        for family in (_V4, _V6)
-        for route in netlink.ask(dump_routes(family), parse_route, unless=_NO_SUCH_FAMILY)
-        if route.table == RT_TABLE_MAIN and route.kind in SETTABLE_KINDS
-    ]
-
-
-def _identify(route: Route) -> tuple[Any, ...]:
-    priority = route.priority or _DEFAULT_PRIORITY[route.family]
-    destination = route.destination if route.prefix else b""
-    # IPv6 shows a route that leads nowhere as one by the loopback interface.
-    ifindex = route.ifindex if route.kind == RTN_UNICAST else 0
-    hops = tuple((hop.gateway, hop.ifindex, hop.weight) for hop in route.hops)
-    where = (route.family, destination, route.prefix, route.tos, priority)
-    return (*where, route.kind, route.gateway, ifindex, hops)
-
-
-def _list_devices(route: Route, names: dict[int, str]) -> list[str]:
-    """Return the interfaces that a route leads by."""
-    indexes = [hop.ifindex for hop in route.hops] or [route.ifindex]
-    return [names[index] for index in indexes if index]
-
-
-def _speaks_ipv6(device: str) -> bool:
+def speaks_ipv6(device: str) -> bool:
+    """Say whether IPv6 is on for an interface."""
     return read_text(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").strip() == "0"

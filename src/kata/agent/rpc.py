@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from kata.agent import clock, entropy, files, hotplug, inspect, network, resize, volume
+from kata.agent import clock, entropy, files, hotplug, inspect, network, resize, route, volume
 from kata.agent.device import HANDLERS
 from kata.agent.forward import list_forward_services
 from kata.agent.options import Options
@@ -181,8 +181,8 @@ class GuestService:
     async def update_routes(self, request: agent.UpdateRoutesRequest) -> Message:
         if request.routes is None:
             raise UsageError("the request to update routes has no routes")
-        network.update_routes(self._open_netlink(), request.routes.Routes)
-        return agent.Routes(Routes=network.list_routes(self._open_netlink()))
+        route.update_routes(self._open_netlink(), request.routes.Routes, request.routes.policy)
+        return agent.Routes(Routes=route.list_routes(self._open_netlink()))
 
     async def list_interfaces(self, _: agent.ListInterfacesRequest) -> Message:
         return agent.Interfaces(Interfaces=network.list_interfaces(self._open_netlink()))
@@ -195,7 +195,7 @@ class GuestService:
         return SPANS.describe()
 
     async def list_routes(self, _: agent.ListRoutesRequest) -> Message:
-        return agent.Routes(Routes=network.list_routes(self._open_netlink()))
+        return agent.Routes(Routes=route.list_routes(self._open_netlink()))
 
     async def add_neighbours(self, request: agent.AddARPNeighborsRequest) -> Message:
         if request.neighbors is None:

@@ -7,7 +7,8 @@ from kata.protocol.messages import types
 from kata.protocol.netlink.link import IFF_NOARP
 from kata.protocol.netlink.neighbour import Neighbour
 from kata.protocol.netlink.notation import find_family, format_ip, format_mac
-from kata.protocol.netlink.route import RTN_UNICAST, SETTABLE_FLAGS, Route
+from kata.protocol.netlink.route import RT_TABLE_MAIN, RTN_UNICAST, SETTABLE_FLAGS, Route
+from kata.protocol.netlink.rule import encode_rule
 
 
 def describe_interface(endpoint: Endpoint) -> types.Interface:
@@ -30,9 +31,16 @@ def describe_interface(endpoint: Endpoint) -> types.Interface:
 
 
 def describe_routes(layout: PodLayout) -> list[types.Route]:
-    """Return the routes, in the order that the host has them."""
+    """Return the routes of the main table, in the order that the host has them."""
     names = _name_links(layout)
-    return [_describe_route(route, names) for route in layout.routes]
+    return [_describe_route(route, names) for route in layout.routes if route.table == RT_TABLE_MAIN]
+
+
+def describe_policy(layout: PodLayout) -> types.Policy:
+    """Return the routes of other tables, and the rules."""
+    names = _name_links(layout)
+    routes = [_describe_route(route, names) for route in layout.routes if route.table != RT_TABLE_MAIN]
+    return types.Policy(routes=routes, rules=[encode_rule(rule) for rule in layout.rules])
 
 
 def describe_neighbours(layout: PodLayout) -> list[types.ARPNeighbor]:
@@ -75,6 +83,7 @@ def _describe_route(route: Route, names: Mapping[int, str]) -> types.Route:
             )
             for hop in route.hops
         ],
+        table=0 if route.table == RT_TABLE_MAIN else route.table,
     )
 
 

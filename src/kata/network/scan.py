@@ -17,6 +17,7 @@ from kata.protocol.netlink.neighbour import (
 )
 from kata.protocol.netlink.route import (
     RT_SCOPE_LINK,
+    RT_TABLE_LOCAL,
     RT_TABLE_MAIN,
     RTN_UNICAST,
     RTPROT_KERNEL,
@@ -27,6 +28,7 @@ from kata.protocol.netlink.route import (
     dump_routes,
     parse_route,
 )
+from kata.protocol.netlink.rule import FRA_L3MDEV, Rule, dump_rules, parse_rule
 from kata.transport.netlink import Netlink
 
 _ETHERNET = 1
@@ -38,6 +40,16 @@ _NO_SUCH_FAMILY = {EOPNOTSUPP, EAFNOSUPPORT}
 _AUTOMATIC = {RTPROT_KERNEL, RTPROT_REDIRECT, RTPROT_RA}
 
 
+# Family, priority and table of the rules that each namespace has from the start.
+_RULES = {
+    (int(AF_INET), 0, 255),
+    (int(AF_INET), 32766, 254),
+    (int(AF_INET), 32767, 253),
+    (int(AF_INET6), 0, 255),
+    (int(AF_INET6), 32766, 254),
+}
+
+
 class Endpoint(NamedTuple):
     """A link that the VM is to be connected to, of whatever kind, with the addresses that the guest is to have."""
 
@@ -46,11 +58,22 @@ class Endpoint(NamedTuple):
 
 
 class PodLayout(NamedTuple):
-    """What the guest is to look like: neighbours are those of the endpoints, and routes too, or they lead nowhere."""
+    """What the guest is to look like: neighbours are those of the endpoints, and routes too, or they lead nowhere.
+
+    Routes are those of all tables but the kernel's own; `rules` say which of them is for what.
+    """
 
     endpoints: tuple[Endpoint, ...]
     routes: tuple[Route, ...]
     neighbours: tuple[Neighbour, ...]
+    rules: tuple[Rule, ...] = ()
+
+    @property
+    def has_policy(self) -> bool:
+        """Whether somebody routes by policy."""
+        made = {(rule.family, rule.priority, rule.table) for rule in self.rules}
+        usual = {row for row in _RULES if any(row[0] == rule.family for rule in self.rules)}
+        return made != usual or any(route.table != RT_TABLE_MAIN for route in self.routes)
 
     def restrict(self, indexes: Container[int]) -> "PodLayout":
         """Return the part of it that concerns the links with these indexes."""
@@ -58,6 +81,7 @@ class PodLayout(NamedTuple):
             tuple(endpoint for endpoint in self.endpoints if endpoint.link.ifindex in indexes),
             tuple(route for route in self.routes if _leads_by(route, indexes)),
             tuple(neighbour for neighbour in self.neighbours if neighbour.ifindex in indexes),
+            self.rules,
         )
 
 
@@ -84,6 +108,7 @@ def scan_namespace(netlink: Netlink, connected: Container[int] = ()) -> PodLayou
         tuple(Endpoint(link, tuple(addresses.get(link.ifindex, ()))) for link in links),
         routes,
         _list_neighbours(netlink, indexes, gateways),
+        _list_rules(netlink),
     )
 
 
@@ -98,8 +123,18 @@ def _list_routes(netlink: Netlink, indexes: Container[int]) -> tuple[Route, ...]
         route
         for family in _FAMILIES
         for route in netlink.ask(dump_routes(family), parse_route, unless=_NO_SUCH_FAMILY)
-        if route.table == RT_TABLE_MAIN and route.kind in SETTABLE_KINDS
+        if route.table != RT_TABLE_LOCAL and route.kind in SETTABLE_KINDS
         if route.protocol not in _AUTOMATIC and _leads_by(route, indexes)
+    )
+
+
+def _list_rules(netlink: Netlink) -> tuple[Rule, ...]:
+    """Return the rules, but those of VRFs, which no guest has."""
+    return tuple(
+        rule
+        for family in _FAMILIES
+        for rule in netlink.ask(dump_rules(family), parse_rule, unless=_NO_SUCH_FAMILY)
+        if not any(dict(rule.attributes).get(FRA_L3MDEV, b""))
     )
 
 

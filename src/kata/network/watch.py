@@ -1,4 +1,4 @@
-"""News of a namespace: the kernel tells whoever listens that links, addresses or routes have changed.
+"""News of a namespace: the kernel tells whoever listens that links, addresses, routes or rules have changed.
 
 Source: rtnetlink(7), multicast groups of <linux/rtnetlink.h>.
 """
@@ -15,9 +15,20 @@ from kata.errors import HostError
 _RTMGRP_LINK = 0x1
 _RTMGRP_IPV4_IFADDR = 0x10
 _RTMGRP_IPV4_ROUTE = 0x40
+_RTMGRP_IPV4_RULE = 0x80
 _RTMGRP_IPV6_IFADDR = 0x100
 _RTMGRP_IPV6_ROUTE = 0x400
-_GROUPS: Final = _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_IFADDR | _RTMGRP_IPV6_ROUTE
+# A group without a name for masks: bit RTNLGRP_IPV6_RULE - 1.
+_RTMGRP_IPV6_RULE = 1 << 18
+_GROUPS: Final = (
+    _RTMGRP_LINK
+    | _RTMGRP_IPV4_IFADDR
+    | _RTMGRP_IPV4_ROUTE
+    | _RTMGRP_IPV4_RULE
+    | _RTMGRP_IPV6_IFADDR
+    | _RTMGRP_IPV6_ROUTE
+    | _RTMGRP_IPV6_RULE
+)
 
 _QUIET = 0.1
 _LONGEST = 1.0

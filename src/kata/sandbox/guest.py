@@ -71,9 +71,9 @@ class Guest:
         """Set up the network card with this link-layer address. The agent waits for one that is being plugged in."""
         await self._call("UpdateInterface", wire.UpdateInterfaceRequest(interface=interface), types.Interface)
 
-    async def update_routes(self, routes: list[types.Route]) -> None:
-        """Make these the guest's routes."""
-        request = wire.UpdateRoutesRequest(routes=wire.Routes(Routes=routes))
+    async def update_routes(self, routes: list[types.Route], policy: types.Policy | None) -> None:
+        """Make these the guest's routes, and with `policy` those of other tables and the rules."""
+        request = wire.UpdateRoutesRequest(routes=wire.Routes(Routes=routes, policy=policy))
         await self._call("UpdateRoutes", request, wire.Routes)
 
     async def add_neighbours(self, neighbours: list[types.ARPNeighbor]) -> None:

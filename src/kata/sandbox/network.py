@@ -14,7 +14,7 @@ from kata.errors import KataError
 from kata.hypervisor.driver import Vm
 from kata.hypervisor.spec import NetDevice
 from kata.network.connection import Plug, PodConnection
-from kata.network.guestview import describe_interface, describe_neighbours, describe_routes
+from kata.network.guestview import describe_interface, describe_neighbours, describe_policy, describe_routes
 from kata.network.limit import Limits
 from kata.network.namespace import claim_namespace, enter_namespace, open_own_namespace
 from kata.network.watch import NamespaceWatch
@@ -30,7 +30,17 @@ _RESOLV_CONF = "/etc/resolv.conf"
 _LONGEST_RESOLV_CONF = 64 << 10
 _RETRY_PAUSE = 10.0
 
-_Told = tuple[list[types.Interface], list[types.Route], list[types.ARPNeighbor]]
+
+class _Told(NamedTuple):
+    """What the guest has been told."""
+
+    interfaces: list[types.Interface]
+    routes: list[types.Route]
+    neighbours: list[types.ARPNeighbor]
+    policy: types.Policy | None = None
+
+
+_NOTHING_TOLD = _Told([], [], [])
 
 
 class PodNamespace(NamedTuple):
@@ -54,7 +64,7 @@ class SandboxNetwork:
         self._watch: NamespaceWatch | None = None
         self._claim: socket.socket | None = None
         self._following = asyncio.Lock()
-        self._told: _Told = ([], [], [])
+        self._told = _NOTHING_TOLD
         self._is_up_to_date = False
 
     def join(self, namespace: PodNamespace, config: Configuration, vcpus: int) -> list[NetDevice]:
@@ -90,27 +100,29 @@ class SandboxNetwork:
             self._connection.close_taps()
 
     async def configure(self, guest: Guest) -> None:
-        """Give the guest's network cards the names, addresses, routes and static neighbours of the pod's links.
+        """Give the guest's network cards the names, addresses, routes, rules and static neighbours of the pod's links.
 
         What the guest has been told already is left out. Raise GuestError, DeadlineError.
         """
         if self._connection is None:
             return
         layout = self._connection.connected
-        interfaces = [describe_interface(endpoint) for endpoint in layout.endpoints]
-        routes, neighbours = describe_routes(layout), describe_neighbours(layout)
         before = self._told
-        if before == (interfaces, routes, neighbours):
+        # Most pods have none, and their guests need not look. One that was told of any is told that there is none.
+        policy = describe_policy(layout) if layout.has_policy or before.policy is not None else None
+        interfaces = [describe_interface(endpoint) for endpoint in layout.endpoints]
+        told = _Told(interfaces, describe_routes(layout), describe_neighbours(layout), policy)
+        if told == before:
             return
-        self._told = ([], [], [])  # until all of it has been told
-        for interface in interfaces:
-            if interface not in before[0]:
+        self._told = _NOTHING_TOLD._replace(policy=policy)  # until all of it has been told
+        for interface in told.interfaces:
+            if interface not in before.interfaces:
                 await guest.update_interface(interface)
         # With an address the guest's kernel takes away the routes by it.
-        await guest.update_routes(routes)
-        if neighbours:
-            await guest.add_neighbours(neighbours)
-        self._told = (interfaces, routes, neighbours)
+        await guest.update_routes(told.routes, told.policy)
+        if told.neighbours:
+            await guest.add_neighbours(told.neighbours)
+        self._told = told
 
     async def catch_up(self, machine: Vm, guest: Guest) -> None:
         """Do what `follow` does, until that has succeeded once: before the first container runs.
@@ -146,7 +158,7 @@ class SandboxNetwork:
                     log.write("warning", f"the VM's network is not what the pod's is: {said}")
 
     async def follow(self, machine: Vm, guest: Guest) -> None:
-        """Bring the running VM up to date with the links, addresses and routes of the namespace.
+        """Bring the running VM up to date with the links, addresses, routes and rules of the namespace.
 
         One that cannot be had keeps back no other. Raise HostError, GuestError, DeadlineError, or StateError for a link
         too many.

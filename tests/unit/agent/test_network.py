@@ -9,12 +9,13 @@ import pytest
 from kata.agent.network import (
     add_neighbours,
     list_interfaces,
-    list_routes,
     start_loopback,
     update_interface,
-    update_routes,
 )
-from kata.errors import HostError, NotFoundError, UsageError
+from kata.agent.route import list_routes, update_routes
+from kata.errors import HostError, NotFoundError, ProtocolError, UsageError
+from kata.network.guestview import describe_policy
+from kata.network.scan import scan_namespace
 from kata.protocol.messages import types
 from kata.transport.netlink import Netlink, open_netlink
 from netns import enter_network_namespace, read_ip, run_ip
@@ -305,6 +306,83 @@ def test_routes_that_lead_nowhere_and_by_several_hops_are_made_kept_and_taken_aw
     update_routes(netlink, [])
     left = {row["dst"] for row in [*read_ip("route", "show"), *read_ip("-6", "route", "show")]}
     assert not left & {route.dest for route in wanted}
+
+
+def _list_rules(*words: str) -> list[tuple[int, str, str]]:
+    return [(row["priority"], row["src"], row.get("table", "")) for row in read_ip(*words, "rule")]
+
+
+def _copy_rules(*made: str) -> list[bytes]:
+    """Return the rules of a namespace in which these were made, as the host describes them."""
+    with enter_network_namespace():
+        for words in made:
+            run_ip(*words.split())
+        with open_netlink() as host:
+            return describe_policy(scan_namespace(host)).rules
+
+
+def test_routes_of_other_tables_and_rules_come_and_go_and_a_containers_own_stay(netlink: Netlink) -> None:
+    update_interface(netlink, make_interface("10.88.0.5/16", "2001:db8::5/64"))
+    run_ip("rule", "add", "from", "10.1.1.1", "lookup", "7", "priority", "70")
+    run_ip("route", "add", "10.1.0.0/16", "dev", "eth0", "table", "7")
+    before = [(words, _list_rules(*words), read_ip(*words, "route", "show", "table", "all")) for words in ((), ("-6",))]
+    policy = types.Policy(
+        routes=[
+            types.Route(gateway="10.88.0.1", device="eth0", table=100),
+            types.Route(dest="192.0.2.0/24", gateway="10.88.0.2", device="eth0", table=7),
+            types.Route(dest="203.0.113.0/24", kind=6, table=100_000),
+            types.Route(gateway="2001:db8::1", device="eth0", family=V6, table=100),
+        ],
+        rules=_copy_rules(
+            "rule add from 10.88.0.5 lookup 100 priority 500",
+            "rule add not fwmark 0x7/0xff iif eth9 ipproto tcp dport 80-90 lookup 9",
+            "rule add priority 90 goto 500",
+            "-6 rule add from 2001:db8::5 unreachable priority 600",
+        ),
+    )
+    for _ in range(2):
+        update_routes(netlink, [], policy)
+        assert (500, "10.88.0.5", "100") in _list_rules()
+        assert (70, "10.1.1.1", "7") in _list_rules()
+        assert len(_list_rules()) == 7
+        (row,) = (row for row in read_ip("rule") if row.get("table") == "9")
+        assert (row["fwmark"], row["fwmask"], row["iif"], row["ipproto"]) == ("0x7", "0xff", "eth9", "tcp")
+        assert {row["gateway"] for row in read_ip("route", "show", "table", "100")} == {"10.88.0.1"}
+        assert {row["dst"] for row in read_ip("route", "show", "table", "7")} == {"10.1.0.0/16", "192.0.2.0/24"}
+        assert [row["type"] for row in read_ip("route", "show", "table", "100000")] == ["blackhole"]
+        assert {row["gateway"] for row in read_ip("-6", "route", "show", "table", "100")} == {"2001:db8::1"}
+        update_routes(netlink, [])
+    update_routes(netlink, [], types.Policy(rules=_copy_rules()))
+    for words, rules, routes in before:
+        assert _list_rules(*words) == rules
+        assert read_ip(*words, "route", "show", "table", "all") == routes
+
+
+def test_a_rule_that_the_kernel_made_is_moved_as_on_the_host(netlink: Netlink) -> None:
+    usual = _list_rules()
+    moved = _copy_rules("rule add priority 10 lookup local", "rule delete priority 0")
+    update_routes(netlink, [], types.Policy(rules=moved))
+    assert [priority for priority, _, _ in _list_rules()] == [10, 32766, 32767]
+
+    update_routes(netlink, [], types.Policy(rules=_copy_rules()))
+    assert _list_rules() == usual
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        types.Policy(routes=[types.Route(dest="10.0.0.0/8", device="ens3")]),
+        types.Policy(routes=[types.Route(dest="10.0.0.0/8", device="ens3", table=255)]),
+        types.Policy(rules=[b"short"]),
+    ],
+)
+def test_a_malformed_policy_changes_nothing(netlink: Netlink, policy: types.Policy) -> None:
+    run_ip("link", "set", "ens3", "up")
+
+    with pytest.raises((UsageError, ProtocolError)):
+        update_routes(netlink, [types.Route(dest="198.51.100.0/24", device="ens3")], policy)
+
+    assert find_routes() == set()
 
 
 @pytest.mark.parametrize(

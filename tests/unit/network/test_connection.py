@@ -9,7 +9,7 @@ import pytest
 
 from kata.errors import NotFoundError, StateError, UnsupportedError
 from kata.network.connection import PodConnection, disconnect_namespace
-from kata.network.guestview import describe_interface, describe_neighbours, describe_routes
+from kata.network.guestview import describe_interface, describe_neighbours, describe_policy, describe_routes
 from kata.network.limit import Limits
 from kata.network.namespace import claim_namespace, make_namespace, open_namespace, visit_namespace
 from kata.network.scan import scan_namespace
@@ -107,6 +107,30 @@ def test_routes_and_neighbours_are_those_that_somebody_set() -> None:
             toIPAddress=types.IPAddress(address="10.5.0.1"), device="eth0", lladdr="02:00:00:00:05:01", state=0x80
         )
     ]
+
+
+def test_routes_of_other_tables_and_rules_are_described_where_somebody_made_some() -> None:
+    with enter_network_namespace(), open_netlink() as netlink:
+        _make_link()
+        run_ip("-6", "route", "add", "default", "via", "fd05::1")
+        usual = scan_namespace(netlink)
+        run_ip("route", "add", "default", "via", "10.5.0.1", "table", "300")
+        run_ip("-6", "route", "add", "blackhole", "fd06::/64", "table", "7")
+        with_tables = scan_namespace(netlink)
+        run_ip("route", "flush", "table", "300")
+        run_ip("-6", "route", "flush", "table", "7")
+        run_ip("rule", "add", "from", "10.5.0.2", "lookup", "300")
+        with_rule = scan_namespace(netlink)
+        run_ip("rule", "delete", "from", "10.5.0.2")
+        again = scan_namespace(netlink)
+
+    assert describe_policy(with_tables).routes == [
+        types.Route(gateway="10.5.0.1", device="eth0", table=300),
+        types.Route(dest="fd06::/64", kind=6, family=types.IPFamily.V6, priority=1024, table=7),
+    ]
+    assert [len(describe_policy(layout).rules) for layout in (usual, with_tables, with_rule)] == [5, 5, 6]
+    assert [layout.has_policy for layout in (usual, with_tables, with_rule, again)] == [False, True, True, False]
+    assert describe_routes(with_tables) == describe_routes(usual)
 
 
 def test_links_that_are_down_without_an_address_and_ports_of_a_bridge_stay_with_the_host() -> None:

@@ -30,6 +30,8 @@ def watch() -> Iterator[NamespaceWatch]:
         ("-6", "addr", "add", "fd05::2/64", "dev", "lo", "nodad"),
         ("route", "add", "10.9.0.0/16", "dev", "lo"),
         ("-6", "route", "add", "fd09::/64", "dev", "lo"),
+        ("rule", "add", "from", "10.5.0.2", "lookup", "100"),
+        ("-6", "rule", "add", "from", "fd05::2", "lookup", "100"),
     ],
 )
 async def test_a_change_is_told(watch: NamespaceWatch, change: tuple[str, ...]) -> None:

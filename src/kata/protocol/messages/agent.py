@@ -6,7 +6,7 @@ Names and numbers are those of upstream's `agent.proto`; a peer reads nothing el
 from __future__ import annotations
 
 from kata.protocol.messages.oci import LinuxResources, Process, Spec
-from kata.protocol.messages.types import ARPNeighbor, Interface, Route
+from kata.protocol.messages.types import ARPNeighbor, Interface, Policy, Route
 from kata.protocol.protobuf import (
     Buffer,
     Message,
@@ -203,7 +203,10 @@ class Interfaces(Message):
 
 
 class Routes(Message):
+    """Routes of the main table. `policy` is not upstream's, whose agent skips it; none leaves the guest's alone."""
+
     Routes: list[Route] = repeated(1, Route)
+    policy: Policy | None = message(100, Policy)
 
 
 class UpdateInterfaceRequest(Message):

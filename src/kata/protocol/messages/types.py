@@ -61,6 +61,18 @@ class Route(Message):
     kind: int = uint32(101)
     tos: int = uint32(102)
     hops: list[NextHop] = repeated(103, NextHop)
+    table: int = uint32(104)
+
+
+class Policy(Message):
+    """Policy routing: the routes of tables other than main, and all rules. Not upstream's.
+
+    A rule is what the kernel of the host says of it, an RTM_NEWRULE message without its header. No rules: those that
+    there are.
+    """
+
+    routes: list[Route] = repeated(1, Route)
+    rules: list[bytes] = repeated(2, "bytes")
 
 
 class ARPNeighbor(Message):

@@ -2,7 +2,7 @@
 
 message     requests, answers, acknowledgements; the engine of one request-and-answers exchange
 attribute   the type-length-value lists that follow every fixed header
-link, address, route, neighbour
+link, address, route, rule, neighbour
             one value each, its bytes both ways, and the requests that concern it
 notation    IP and link-layer addresses as people write them
 

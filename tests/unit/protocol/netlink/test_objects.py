@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from kata.protocol.netlink.link import Link, change_link, encode_link, parse_lin
 from kata.protocol.netlink.neighbour import Neighbour, encode_neighbour, parse_neighbour
 from kata.protocol.netlink.notation import find_family
 from kata.protocol.netlink.route import Hop, Route, add_route, delete_route, encode_route, parse_route
+from kata.protocol.netlink.rule import Rule, encode_rule, parse_rule
 
 u8 = st.integers(0, 0xFF)
 u32 = st.integers(0, 0xFFFFFFFF)
@@ -78,6 +80,15 @@ def routes(draw: st.DrawFn) -> Route:
     )
 
 
+@st.composite
+def rules(draw: st.DrawFn) -> Rule:
+    """A rule as the kernel may list it: 6 is its priority, 18 padding, 21 who made it."""
+    kinds = st.integers(1, 40).filter(lambda kind: kind not in {6, 18, 21})
+    attributes = draw(st.dictionaries(kinds, st.binary(max_size=16))) | {6: draw(st.binary(min_size=4, max_size=4))}
+    header = draw(st.binary(min_size=8, max_size=8)) + draw(st.sampled_from([0, 2])).to_bytes(4, sys.byteorder)
+    return Rule(header, tuple(sorted(attributes.items())), draw(u8))
+
+
 @given(links)
 def test_a_link_survives_a_round_trip(link: Link) -> None:
     assert parse_link(encode_link(link)) == link
@@ -98,7 +109,12 @@ def test_a_neighbour_survives_a_round_trip(neighbour: Neighbour) -> None:
     assert parse_neighbour(encode_neighbour(neighbour)) == neighbour
 
 
-@pytest.mark.parametrize("parse", [parse_link, parse_address, parse_route, parse_neighbour])
+@given(rules())
+def test_a_rule_survives_a_round_trip(rule: Rule) -> None:
+    assert parse_rule(encode_rule(rule)) == rule
+
+
+@pytest.mark.parametrize("parse", [parse_link, parse_address, parse_route, parse_neighbour, parse_rule])
 @given(payload=st.binary(max_size=64))
 def test_any_payload_is_parsed_or_refused(parse: Callable[[bytes], Any], payload: bytes) -> None:
     try:
