@@ -32,11 +32,15 @@ sys.path.insert(0, {source!r})
 from kata.cli.main import main
 sys.exit(main())
 """
+HYPERVISOR = os.environ.get("KATA_TEST_HYPERVISOR") or "qemu"
+"""The driver that sandboxes are started with, or `microvm`, QEMU's other machine."""
+
+_MICROVM = '[hypervisor.qemu]\nmachine_type = "microvm"'
 _CONFIGURATION = f"""
 [factory]
 {{factory}}
 
-[hypervisor.{os.environ.get("KATA_TEST_HYPERVISOR") or "qemu"}]
+{_MICROVM if HYPERVISOR == "microvm" else f"[hypervisor.{HYPERVISOR}]"}
 accelerator = "{"auto" if os.environ.get("KATA_LAB") else "tcg"}"
 kernel = "{{kernel}}"
 image = "{{image}}"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine import ALL_CAPABILITIES, Container, Engine, add_mount, combine, grant, kill_process
+from engine import ALL_CAPABILITIES, HYPERVISOR, Container, Engine, add_mount, combine, grant, kill_process
 from netns import read_ip, run_ip
 from podnet import MTU, PodNet, add_veth, make_pod_network
 
@@ -24,8 +24,9 @@ _SECOND_BY_RULE = [
 """Words of ip(8): what is sent from the second link's addresses leaves by the second link."""
 
 _VHOST_NET = "/dev/vhost-net"
-_HYPERVISOR = os.environ.get("KATA_TEST_HYPERVISOR") or "qemu"
-_plugs_in = pytest.mark.skipif(_HYPERVISOR == "firecracker", reason="FIRECRACKER plugs in no network card")
+_plugs_in = pytest.mark.skipif(
+    HYPERVISOR in {"firecracker", "microvm"}, reason=f"{HYPERVISOR.upper()} plugs in no network card"
+)
 
 
 def _serve_large(held: Container) -> None:
@@ -497,7 +498,7 @@ def test_the_model_macvtap_connects_the_guest_under_the_links_own_address(engine
 
 
 def test_the_hosts_kernel_moves_the_packets_under_kvm_where_it_can_and_qemu_where_told_to(engine: Engine) -> None:
-    if not (os.environ.get("KATA_LAB") and os.path.exists(_VHOST_NET) and _HYPERVISOR == "qemu"):
+    if not (os.environ.get("KATA_LAB") and os.path.exists(_VHOST_NET) and HYPERVISOR == "qemu"):
         pytest.skip(f"NO KVM WITH {_VHOST_NET}, OR NO QEMU: nothing shows who moves a VM's packets; run make test-lab")
     for disabled in ("false", "true"):
         engine.configure(f"disable_vhost_net = {disabled}\n")

@@ -24,6 +24,7 @@ _PROGRAMS = {"qemu": "qemu-system-x86_64", "clh": "cloud-hypervisor", "firecrack
 _ACRN_CHECKER = Path(__file__).parents[1] / "acrn/checker.py"
 FLAVOURS: dict[str, tuple[str, dict[str, Any]]] = {
     "qemu": ("qemu", {}),
+    "microvm": ("qemu", {"machine_type": "microvm"}),
     "clh": ("clh", {}),
     "firecracker": ("firecracker", {}),
     "acrn": ("acrn", {}),

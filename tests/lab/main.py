@@ -1,10 +1,12 @@
 """The nested lab: `main.py build` makes L1, `main.py test [pytest arguments]` runs tests in it.
 
+KATA_TEST_HYPERVISOR says with which driver those that are named run.
 QEMU without KVM still emulates AMD's SVM, so that its guest, L1, has KVM, vhost-vsock, vhost-net and an IOMMU. Slow,
 but real: Cloud Hypervisor and Firecracker run in it. Results go to build/lab and build/lab.json.
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -37,7 +39,8 @@ def main(arguments: list[str]) -> int:
         print(build_level1().root)
         return 0
     if arguments[:1] == ["test"]:
-        return run_tests([Run("chosen", tuple(arguments[1:]))] if arguments[1:] else _RUNS)
+        chosen = Run("chosen", tuple(arguments[1:]), os.environ.get("KATA_TEST_HYPERVISOR", ""))
+        return run_tests([chosen] if arguments[1:] else _RUNS)
     print(__doc__, file=sys.stderr)
     return 2
 

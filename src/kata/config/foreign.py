@@ -61,7 +61,6 @@ _SECCOMP = (
 _SELINUX = "QEMU gets no SELinux label"
 
 HYPERVISOR: dict[str, Foreign] = {
-    "machine_type": _ignored("str", "the machine is always q35", "q35"),
     "machine_accelerators": _ignored("str", "QEMU's arguments are this runtime's own"),
     "cpu_features": _ignored("str", "the processor's model is this runtime's own choice"),
     "rootfs_type": _ignored("str", "the root image is EROFS", "erofs"),

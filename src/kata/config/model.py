@@ -55,6 +55,8 @@ class HypervisorConfig(NamedTuple):
     """The most memory that a VM gets; a pod with a limit beyond it is refused. 0: as much as the host has."""
     overhead_memory: Annotated[int, Range(0, 1 << 16, "MiB")] = GUEST_OVERHEAD_MIB
     """Memory that the guest's kernel and agent need on top of a pod's memory limit. Less than 96 counts as 96."""
+    machine_type: Annotated[str, Choice(("", "q35", "microvm"))] = ""
+    """QEMU's machine. Empty: `q35`. `microvm` is lighter, needs KVM, and nothing is plugged in while it runs."""
     jailer_path: Annotated[str, Path(named=True)] = ""
     """Firecracker's jailer. Empty: `jailer` on the PATH. Firecracker is never started without."""
     shared_fs: Annotated[str, Choice(("virtio-fs", NO_SHARED_FS))] = "virtio-fs"

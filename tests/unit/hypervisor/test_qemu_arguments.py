@@ -12,6 +12,7 @@ from kata.hypervisor.qemu.arguments import (
     list_borrowed_descriptors,
     list_cards_in_ports,
 )
+from kata.hypervisor.qemu.microvm import fix_devices
 from kata.hypervisor.spec import Balloon, BlockDevice, NetDevice, Rng, SerialPort, SharedFs, VfioDevice, VmSpec, Vsock
 
 SPEC = VmSpec(
@@ -227,3 +228,25 @@ def test_an_emulated_guest_that_can_grow_has_its_vcpus_from_the_start_and_leaves
     shown = show(build_arguments(SPEC._replace(max_vcpus=4), TCG, WIRES))
     assert "\n-smp 4,maxcpus=4\n" in shown
     assert " maxcpus=2 console=ttyS0 " in shown
+
+
+def test_the_microvm_has_no_pci_and_nothing_to_plug_into() -> None:
+    card = NetDevice("eth1", "02:00:00:00:00:02", taps=(23,), in_port=True)
+    spec = SPEC._replace(scsi=True, max_vcpus=8, max_memory_mib=4096, devices=(*SPEC.devices, card))
+    spec = fix_devices(spec)
+    argv = build_arguments(spec, TCG._replace(kind="microvm"), WIRES)
+
+    off = "graphics=off,usb=off,dump-guest-core=off,isa-serial=off"
+    assert argv[argv.index("-machine") + 1] == f"microvm,memory-backend=ram,{off}"
+    assert "virtio-mmio.force-legacy=false" in argv
+    devices = [argv[at + 1] for at, word in enumerate(argv) if word == "-device"]
+    assert not [device for device in devices if "pci" in device or "disable-legacy" in device or "romfile" in device]
+    assert {device.partition(",")[0] for device in devices} == {
+        "isa-serial",
+        "virtio-blk-device",
+        "virtio-serial-device",
+        "virtserialport",
+        "virtio-net-device",
+        "vhost-user-fs-device",
+        "virtio-rng-device",
+    }

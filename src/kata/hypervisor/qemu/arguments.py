@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from kata.errors import ConfigError
 from kata.hypervisor.accelerator import Accelerator
+from kata.hypervisor.qemu import microvm
 from kata.hypervisor.spec import (
     Balloon,
     BlockDevice,
@@ -91,6 +92,11 @@ def format_option(head: str, properties: Mapping[str, object]) -> str:
 def build_arguments(spec: VmSpec, machine: Machine, descriptors: Descriptors) -> list[str]:
     """The whole command line, the binary first. Raise ConfigError for a spec that no QEMU can be given."""
     _check(spec)
+    arguments = _list_arguments(spec, machine, descriptors)
+    return list(microvm.put_on_mmio(arguments)) if machine.kind == microvm.KIND else arguments
+
+
+def _list_arguments(spec: VmSpec, machine: Machine, descriptors: Descriptors) -> list[str]:
     return [
         machine.binary,
         *("-name", format_option("", {"guest": f"sandbox-{spec.id}", "debug-threads": True})),
@@ -152,13 +158,15 @@ def _check(spec: VmSpec) -> None:
 
 def _describe_machine(spec: VmSpec, machine: Machine, memory: int | None) -> Iterator[str]:
     yield "-machine"
-    yield format_option(machine.kind, {"memory-backend": "ram", **dict.fromkeys(_MACHINE_OFF, False)})
+    off = microvm.OFF if machine.kind == microvm.KIND else _MACHINE_OFF
+    yield format_option(machine.kind, {"memory-backend": "ram", **dict.fromkeys(off, False)})
     yield "-accel"
     if machine.accelerator == "kvm":
         yield "kvm"
         yield from ("-cpu", machine.cpu or "host,pmu=off")
         # The guest keeps time by kvmclock; ticks that were lost need no replay.
-        yield from ("-global", "kvm-pit.lost_tick_policy=discard")
+        if machine.kind != microvm.KIND:
+            yield from ("-global", "kvm-pit.lost_tick_policy=discard")
     else:
         yield format_option("tcg", {"thread": "multi", "tb-size": machine.tb_size})
         yield from ("-cpu", machine.cpu or _TCG_CPU)

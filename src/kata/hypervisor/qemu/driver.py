@@ -7,11 +7,12 @@ from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from kata.config.model import HypervisorConfig
-from kata.errors import ConfigError, KataError, StartError
+from kata.errors import ConfigError, KataError, StartError, UnsupportedError
 from kata.hypervisor.accelerator import AcceleratorReport, choose_accelerator
 from kata.hypervisor.confinement import confine
 from kata.hypervisor.driver import Capabilities
 from kata.hypervisor.memory import make_memory
+from kata.hypervisor.qemu import microvm
 from kata.hypervisor.qemu.arguments import Descriptors, Machine, build_arguments, list_borrowed_descriptors
 from kata.hypervisor.qemu.binary import QemuBinary, find_binary
 from kata.hypervisor.qemu.saved import SavedVm
@@ -52,6 +53,9 @@ class Qemu:
         self.settings = settings
         self.binary: QemuBinary = find_binary(settings.path, state_directory)
         self.acceleration: AcceleratorReport = choose_accelerator(settings.accelerator, state_directory)
+        if settings.machine == microvm.KIND and self.acceleration.accelerator != "kvm":
+            # Linux calibrates its clock by a timer that this machine has not, and gets it from KVM otherwise.
+            raise UnsupportedError("QEMU's machine microvm needs KVM", hint='set machine_type = "q35"')
         self.path = self.binary.path
         self.version = ".".join(str(part) for part in self.binary.version)
         self.warning = self.acceleration.warning or ""
@@ -59,26 +63,29 @@ class Qemu:
         self._has_vhost = settings.vhost_net and self.acceleration.accelerator == "kvm"
 
     def find_capabilities(self) -> Capabilities:
+        has_pci = self.settings.machine != microvm.KIND
         return Capabilities(
             channels=("vsock", "vport"),
             accelerator=self.acceleration.accelerator,
             fs_share=True,
-            block_hotplug=True,
-            scsi=True,
-            net_hotplug=True,
-            vfio=True,
+            block_hotplug=has_pci,
+            scsi=has_pci,
+            net_hotplug=has_pci,
+            vfio=has_pci,
             multi_queue=True,
             pause=True,
             balloon=True,
-            template=True,
-            vcpu_hotplug=True,
-            memory_hotplug=True,
+            template=has_pci,
+            vcpu_hotplug=has_pci,
+            memory_hotplug=has_pci,
         )
 
     def find_hybrid_socket(self, spec_directory: str, sandbox: str) -> str:  # noqa: ARG002 - it has none
         return ""
 
     async def start(self, spec: VmSpec, *, timeout: float = 30.0) -> QemuVm:
+        if self.settings.machine == microvm.KIND:
+            spec = microvm.fix_devices(spec)
         saved = SavedVm(spec.saved) if spec.saved else None
         loop_console, vmm_console = socket.socketpair()
         control, vmm_control = socket.socketpair()
@@ -252,6 +259,7 @@ def open_configured(config: HypervisorConfig, state_directory: str | None) -> Qe
     settings = QemuSettings(
         path=config.path or QemuSettings().path,
         accelerator=config.accelerator,
+        machine=config.machine_type or "q35",
         vhost_net=not config.disable_vhost_net,
     )
     return Qemu(settings, state_directory)

@@ -54,7 +54,7 @@ class Hotplug:
             raise ExistsError(f"device {device_id} is plugged in already")
         free = self._targets if scsi else self._ports
         if not free:
-            hint = None if scsi else "raise pcie_root_port in [hypervisor.qemu]"
+            hint = None if scsi else 'raise pcie_root_port in [hypervisor.qemu]; machine_type = "microvm" has none'
             place = "SCSI target" if scsi else "hot-plug port"
             raise StateError(f"device {device_id} finds no free {place} in its VM", hint=hint)
         # Names are never used twice: DEVICE_DELETED of an earlier device must not be taken for this one's.
