@@ -237,6 +237,43 @@ def test_packets_as_large_as_the_mtu_pass_and_larger_ones_pass_in_fragments(netw
     networked.ask("ping", "-c", "1", "-W", "5", "-s", "4000", "10.5.0.1")
 
 
+def test_the_guest_follows_the_mtu_and_the_link_address_of_a_running_pods_link(
+    networked: Container, net: PodNet
+) -> None:
+    """Both ways, and further up than where the VM was started with."""
+    peer = net.find_peer_link("10.6.0.1")
+    before = read_ip("-n", net.pod, "link", "show", "net1")[0]["address"]
+    large = f"""
+        chain large {{
+            type filter hook prerouting priority 0; policy accept;
+            iifname "{peer}" meta length > 8000 counter
+        }}
+    """
+    try:
+        for place, link in ((net.peer, peer), (net.pod, "net1")):
+            run_ip("-n", place, "link", "set", link, "mtu", "9000")
+        networked.await_success("ip link show net1 | grep 'mtu 9000 '")
+        with net.enforce(large):
+            networked.ask("ping", "-c", "1", "-W", "5", "-s", "8500", "10.6.0.1")
+            assert net.count_packets() == [1]
+        run_ip("-n", net.pod, "link", "set", "net1", "mtu", "1300")
+        networked.await_success("ip link show net1 | grep 'mtu 1300 '")
+
+        run_ip("-n", net.pod, "link", "set", "net1", "address", "02:00:00:00:06:22")
+        networked.await_success("ip link show net1 | grep 02:00:00:00:06:22")
+        run_ip("-n", net.peer, "neigh", "flush", "all")
+        answer = net.run_peer("ping", "-c", "1", "-W", "5", "10.6.0.2")
+        assert answer.returncode == 0, answer
+        known = {row["dst"]: row.get("lladdr") for row in read_ip("-n", net.peer, "neigh")}
+        assert known["10.6.0.2"] == "02:00:00:00:06:22"
+    finally:
+        run_ip("-n", net.pod, "link", "set", "net1", "address", before)
+        for place, link in ((net.peer, peer), (net.pod, "net1")):
+            run_ip("-n", place, "link", "set", link, "mtu", str(MTU))
+    networked.await_success(f"ip link show net1 | grep 'mtu {MTU} '", f"ip link show net1 | grep {before}")
+    networked.ask("ping", "-c", "1", "-W", "5", "10.6.0.1")
+
+
 def test_the_daemon_and_the_vmm_live_in_the_pods_namespace(engine: Engine, networked: Container, net: PodNet) -> None:
     namespace = os.stat(net.path)
 

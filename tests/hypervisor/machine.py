@@ -119,7 +119,7 @@ def make_devices(driver: Hypervisor, directory: Path) -> Iterator[tuple[Device, 
         if capabilities.opens_taps:
             keep_tap(taps[0], derive_user_id(directory.name))
             undo.callback(drop_tap, name)
-        devices.append(NetDevice("net0", MAC, taps, mtu=1400, tap=name))
+        devices.append(NetDevice("net0", MAC, taps, tap=name))
         yield tuple(devices)
 
 

@@ -34,7 +34,6 @@ class NetDevice(NamedTuple):
     mac: str
     taps: tuple[int, ...]
     vhost: tuple[int, ...] = ()
-    mtu: int | None = None
     in_port: bool = False
     tap: str = ""
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from kata.network.limit import Limits, lift_limit, limit_sending
 from kata.network.macvtap import connect_macvtap, release_macvtap
 from kata.network.scan import Endpoint, PodLayout, scan_namespace
-from kata.network.tap import drop_tap, is_tap_name, name_tap, open_tap
+from kata.network.tap import LARGEST_MTU, drop_tap, is_tap_name, name_tap, open_tap
 from kata.network.tcfilter import connect_links, disconnect_link
 from kata.protocol.netlink.counters import Counters, get_counters, parse_counters
 from kata.protocol.netlink.link import Link, change_link, dump_links, get_link, parse_link, withhold_ipv6_address
@@ -56,33 +56,55 @@ class PodConnection:
         """Look at the namespace again, and say whether it is another than before. Raise HostError."""
         before = self.layout
         layout = scan_namespace(self._netlink, self._connected)
-        self.layout = layout._replace(endpoints=tuple(map(self._limit_endpoint, layout.endpoints)))
+        self.layout = layout._replace(endpoints=tuple(map(self._restore_address, layout.endpoints)))
         return self.layout != before
 
-    def _limit_endpoint(self, endpoint: Endpoint) -> Endpoint:
+    def _restore_address(self, endpoint: Endpoint) -> Endpoint:
         connected = self._connected.get(endpoint.link.ifindex)
-        if connected is None:
+        if connected is None or self._model != "macvtap":
             return endpoint
-        # A virtio card takes no MTU beyond the one that it was made with.
-        link = endpoint.link._replace(mtu=min(endpoint.link.mtu, connected.link.mtu))
-        if self._model == "macvtap":
-            link = link._replace(address=connected.link.address)
-        return endpoint._replace(link=link)
+        # The link has lent its address.
+        return endpoint._replace(link=endpoint.link._replace(address=connected.link.address))
 
     def connect(self) -> list[Plug]:
-        """Make a tap for every endpoint of the layout that has none yet; return those.
+        """Make a tap for every endpoint of the layout that has none yet; return those. The others' follow their links.
 
         Raise HostError, or StateError for one that is taken. What was made until a failure goes with `close` and
         `disconnect_namespace`, or with `withdraw`.
         """
         made = []
         for endpoint in self.layout.endpoints:
-            if endpoint.link.ifindex not in self._connected:
+            connected = self._connected.get(endpoint.link.ifindex)
+            if connected is not None:
+                self._follow_link(endpoint.link, connected)
+            else:
                 number = next(free for free in count() if free not in {row.number for row in self._connected.values()})
                 made.append(self._connect_endpoint(endpoint, number))
                 self._plugs.append(made[-1])
                 self._connected[endpoint.link.ifindex] = _Connected(number, endpoint.link)
         return made
+
+    def _follow_link(self, link: Link, connected: _Connected) -> None:
+        """Have the tap take packets as large as the link does."""
+        if link.mtu == connected.link.mtu:
+            return
+        name = name_tap(connected.number)
+        tap = self._find_tap(name)
+        self._netlink.run(change_link(tap.ifindex, mtu=min(link.mtu, LARGEST_MTU)))
+        self._connected[link.ifindex] = connected._replace(link=connected.link._replace(mtu=link.mtu))
+        # A bucket that is smaller than a packet never lets it through.
+        for limited in (tap, link):
+            lift_limit(self._netlink, limited.ifindex)
+        self._limit(link, name)
+
+    def _limit(self, link: Link, name: str) -> None:
+        if self._model != "macvtap" and self._limits.receive:
+            limit_sending(self._netlink, self._find_tap(name)._replace(mtu=link.mtu), self._limits.receive)
+        if self._model != "none":
+            limit_sending(self._netlink, link, self._limits.send)
+
+    def _find_tap(self, name: str) -> Link:
+        return self._netlink.ask(get_link(name=name), parse_link)[0]
 
     @property
     def connected(self) -> PodLayout:
@@ -120,8 +142,7 @@ class PodConnection:
             else:
                 taps = open_tap(name, self._queues)
                 self._set_up_tap(name, link)
-            if self._model != "none":
-                limit_sending(self._netlink, link, self._limits.send)
+            self._limit(link, name)
         except BaseException:
             for descriptor in taps:
                 os.close(descriptor)
@@ -130,10 +151,9 @@ class PodConnection:
         return Plug(endpoint, taps)
 
     def _set_up_tap(self, name: str, link: Link) -> None:
-        tap = self._netlink.ask(get_link(name=name), parse_link)[0]
+        tap = self._find_tap(name)
         self._netlink.run(withhold_ipv6_address(tap.ifindex), unless=_NO_IPV6)
-        self._netlink.run(change_link(tap.ifindex, mtu=link.mtu, up=True))
-        limit_sending(self._netlink, tap._replace(mtu=link.mtu), self._limits.receive)
+        self._netlink.run(change_link(tap.ifindex, mtu=min(link.mtu, LARGEST_MTU), up=True))
         if self._model == "tcfilter":
             connect_links(self._netlink, link, tap.ifindex, self._sandbox)
 

@@ -13,6 +13,9 @@ from contextlib import suppress
 
 from kata.errors import HostError, StateError
 
+LARGEST_MTU = 65521
+"""What the kernel lets a tap have, header of Ethernet apart. It carries larger packets that are redirected to it."""
+
 _DEVICE = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA
 _TUNSETPERSIST = 0x400454CB

@@ -213,7 +213,7 @@ def _name_card(ifindex: int) -> str:
 
 def _describe_card(plug: Plug) -> NetDevice:
     link = plug.endpoint.link
-    return NetDevice(_name_card(link.ifindex), format_mac(link.address), plug.taps, mtu=link.mtu)
+    return NetDevice(_name_card(link.ifindex), format_mac(link.address), plug.taps)
 
 
 def read_name_servers(spec: dict[str, Any]) -> list[str]:

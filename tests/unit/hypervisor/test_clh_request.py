@@ -34,7 +34,7 @@ SPEC = VmSpec(
         Balloon(),
         SharedFs("kataShared", -1, 512, "/run/box/virtiofsd.sock"),
         BlockDevice("data", "/dev/sdx", readonly=True, direct=True),
-        NetDevice("net0", "02:00:00:00:00:01", (7, 8), mtu=1400),
+        NetDevice("net0", "02:00:00:00:00:01", (7, 8)),
     ),
 )
 

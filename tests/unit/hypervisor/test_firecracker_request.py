@@ -29,7 +29,7 @@ SPEC = VmSpec(
         Rng(),
         Balloon(),
         BlockDevice("my-data", "/dev/sdx", readonly=True),
-        NetDevice("net-0", "02:00:00:00:00:01", (), mtu=1400, tap="tap0_kata"),
+        NetDevice("net-0", "02:00:00:00:00:01", (), tap="tap0_kata"),
     ),
 )
 

@@ -219,18 +219,28 @@ def test_a_link_that_has_gone_gives_its_tap_to_the_next_and_one_that_is_down_sta
         connection.close()
 
 
-def test_an_mtu_that_is_raised_later_is_not_the_guests_and_one_that_is_lowered_is() -> None:
+@pytest.mark.parametrize("model", ["tcfilter", "macvtap", "none"])
+def test_a_tap_and_its_limits_follow_the_mtu_of_the_link(model: str) -> None:
     with enter_network_namespace():
         _make_link()
-        connection = _connect("one")
-        told = []
-        for mtu in ("9000", "1300"):
-            run_ip("link", "set", "eth0", "mtu", mtu)
+        run_ip("link", "set", "eth0-peer", "mtu", "65535")
+        connection = _connect("one", model, Limits(receive=0 if model == "macvtap" else 8_000_000, send=16_000_000))
+        bursts = {_read_burst()}
+        for mtu in (65535, 1300):
+            run_ip("link", "set", "eth0", "mtu", str(mtu))
             connection.scan()
-            told.append(describe_interface(connection.connected.endpoints[0]).mtu)
+            assert connection.connect() == []
+            assert describe_interface(connection.connected.endpoints[0]).mtu == mtu
+            assert read_ip("link", "show", "tap0_kata")[0]["mtu"] == min(mtu, 65521)
+            bursts.add(_read_burst())
         connection.close()
 
-    assert told == [1400, 1300]
+    assert len(bursts) == 2
+
+
+def _read_burst() -> tuple[str, ...]:
+    said = [line.split() for line in _run_tc("qdisc").splitlines()]
+    return tuple(sorted(words[words.index("burst") + 1] for words in said if words[1] == "tbf"))
 
 
 @pytest.mark.parametrize("model", ["tcfilter", "macvtap", "none"])

@@ -110,8 +110,8 @@ def _describe_device(spec: VmSpec, device: object) -> Call | None:
             if not device.tap:
                 raise UnsupportedError(f"sandbox {spec.id}: Firecracker opens taps by their names")
             name = "".join(sign for sign in device.id if sign.isalnum())
-            card: dict[str, Any] = {"iface_id": name, "host_dev_name": device.tap, "guest_mac": device.mac}
-            return Call("PUT", f"/network-interfaces/{name}", {**card, "mtu": device.mtu} if device.mtu else card)
+            card = {"iface_id": name, "host_dev_name": device.tap, "guest_mac": device.mac}
+            return Call("PUT", f"/network-interfaces/{name}", card)
         case HybridVsock():
             return Call("PUT", "/vsock", {"guest_cid": device.cid, "uds_path": VSOCK_SOCKET})
         case Rng():

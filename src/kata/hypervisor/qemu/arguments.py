@@ -275,12 +275,15 @@ def describe_disk_frontend(node: str, device: BlockDevice) -> dict[str, object]:
 
 
 def describe_net_frontend(name: str, device: NetDevice) -> dict[str, object]:
-    """Properties of a virtio network card on the netdev of this name. No boot ROM: nobody boots from the network."""
+    """Properties of a virtio network card on the netdev of this name.
+
+    No boot ROM: nobody boots from the network. No `host_mtu`: the agent sets the MTU, and a card that was made with
+    one takes none beyond it later.
+    """
     queues = len(device.taps)
     many: dict[str, object] = {"mq": True, "vectors": 2 * queues + 2} if queues > 1 else {}
-    mtu: dict[str, object] = {"host_mtu": device.mtu} if device.mtu else {}
     front: dict[str, object] = {"id": f"dev-{name}", "netdev": name, "mac": device.mac, "disable-legacy": "on"}
-    return {**front, "romfile": "", **many, **mtu}
+    return {**front, "romfile": "", **many}
 
 
 def describe_share_frontend(name: str, device: SharedFs) -> dict[str, object]:
