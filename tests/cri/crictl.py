@@ -115,7 +115,7 @@ class Crictl(Program):
     def wait_for_log(self, container: str, text: str, *, timeout: float = 60.0) -> None:
         """Wait until a container's log has a text. Fail after `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        while text not in (log := self.succeed("logs", container)):
+        while text not in (log := self.run("logs", container).out):
             assert time.monotonic() < deadline, f"the log of {container} is {log!r}"
 
     def wait_for_exit(self, container: str) -> dict[str, Any]:

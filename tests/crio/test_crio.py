@@ -5,127 +5,44 @@ import os
 import platform
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cri.container_tests import ContainerTests, pod, sleeper
 from cri.images import BUSYBOX
 from crio.crictl import CrioCrictl
 from howto import find_block, follow
-from podman.engine import Terminal
+
+__all__ = ["pod", "sleeper"]
 
 
-@pytest.fixture(scope="module")
-def pod(crictl: CrioCrictl) -> Iterator[str]:
-    """A pod that the module's tests share."""
-    with crictl.hold_pod(hostname="the-pod") as pod:
-        yield pod
-
-
-@pytest.fixture(scope="module")
-def sleeper(crictl: CrioCrictl, pod: str) -> str:
-    """A container that waits, shared by the tests that do not end it."""
-    return crictl.start(pod, "sleep", "100000")
-
-
-def test_a_pod_is_a_vm_with_its_own_kernel_and_name(crictl: CrioCrictl, sleeper: str) -> None:
-    kernel, name = crictl.execute(sleeper, "sh", "-c", "uname -r; hostname").out.split()
-
-    assert kernel != platform.release()
-    assert name == "the-pod"
-
-
-def test_the_containers_of_a_pod_share_a_vm(crictl: CrioCrictl, pod: str, sleeper: str) -> None:
-    other = crictl.start(pod, "sleep", "1000")
-    boots = {crictl.execute(name, "cat", "/proc/sys/kernel/random/boot_id").out for name in (sleeper, other)}
-    crictl.succeed("rm", "--force", other)
-
-    assert len(boots) == 1
-    assert crictl.find_state(sleeper) == "CONTAINER_RUNNING"
-
-
-def test_a_container_that_ends_shows_its_code_and_its_output_in_the_log(crictl: CrioCrictl, pod: str) -> None:
-    container = crictl.start(pod, "sh", "-c", "echo to-the-log; echo wrong >&2; exit 3")
-
-    assert crictl.wait_for_end(container)["exitCode"] == 3
-    done = crictl.run("logs", container)
-    assert (done.out, "wrong\n" in done.err) == ("to-the-log\n", True)
-    crictl.succeed("rm", container)
+class TestContainers(ContainerTests):
+    """By CRI-O."""
 
 
 def test_a_stop_gives_the_container_time_to_end_by_itself(crictl: CrioCrictl, pod: str) -> None:
     container = crictl.start(pod, "sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done")
-    _wait_for_log(crictl, container, "ready")
+    crictl.wait_for_log(container, "ready")
     crictl.succeed("stop", "--timeout", "60", container)
 
-    assert crictl.wait_for_end(container)["exitCode"] == 7
+    assert crictl.wait_for_exit(container)["exitCode"] == 7
     crictl.succeed("rm", container)
 
 
 def test_a_container_that_heeds_no_signal_is_killed_after_the_grace(crictl: CrioCrictl, pod: str) -> None:
     container = crictl.start(pod, "sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done")
-    _wait_for_log(crictl, container, "ready")
+    crictl.wait_for_log(container, "ready")
     crictl.succeed("stop", "--timeout", "1", container)
 
-    assert crictl.wait_for_end(container)["exitCode"] == 137
+    assert crictl.wait_for_exit(container)["exitCode"] == 137
     crictl.succeed("rm", container)
-
-
-def test_exec_gives_output_input_and_failure(crictl: CrioCrictl, sleeper: str) -> None:
-    done = crictl.execute(sleeper, "sh", "-c", "cat; echo wrong >&2; exit 5", flags=("-i",), stdin="hello\n")
-
-    assert (done.out, done.code != 0) == ("hello\n", True)
-    assert "wrong" in done.err
-    assert "code 5" in done.err
-
-
-def test_exec_sync_gives_output_and_ends_at_its_timeout(crictl: CrioCrictl, sleeper: str) -> None:
-    assert crictl.execute(sleeper, "echo", "text", flags=("-s",)).out.strip() == "text"
-
-    late = crictl.execute(sleeper, "sleep", "4321", flags=("-s", "--timeout", "1"))
-
-    assert late.code != 0
-    assert "4321" not in crictl.execute(sleeper, "ps").out
-
-
-def test_exec_on_a_terminal_can_be_typed_at(crictl: CrioCrictl, sleeper: str) -> None:
-    with Terminal(command=crictl.command("exec", "-it", sleeper, "sh"), rows=33, columns=99) as terminal:
-        terminal.type("echo in$((3))\n")
-        terminal.expect("in3")
-        terminal.type("exit\n")
-
-        assert terminal.wait() == 0
-
-
-def test_attach_reaches_the_containers_own_input(crictl: CrioCrictl, pod: str) -> None:
-    container = crictl.start(pod, "sh", stdin=True, stdin_once=True)
-    done = crictl.run("attach", "-i", container, stdin="echo attached; exit 4\n")
-
-    assert done.out == "attached\n"
-    assert crictl.wait_for_end(container)["exitCode"] == 4
-    crictl.succeed("rm", container)
-
-
-def test_statistics_are_those_of_the_guest(crictl: CrioCrictl, sleeper: str) -> None:
-    [shown] = crictl.read("stats", "--id", sleeper)["stats"]
-
-    assert int(shown["cpu"]["usageCoreNanoSeconds"]["value"]) > 0
-    assert 0 < int(shown["memory"]["workingSetBytes"]["value"]) < 512 << 20
-
-
-def test_an_update_changes_the_limits_in_the_guest(crictl: CrioCrictl, sleeper: str) -> None:
-    crictl.succeed("update", "--memory", str(100 << 20), "--cpu-quota", "50000", "--cpu-period", "100000", sleeper)
-
-    show = "cd /sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); cat memory.max cpu.max"
-    shown = crictl.execute(sleeper, "sh", "-c", show)
-    assert shown.out.split() == [str(100 << 20), "50000", "100000"], shown
 
 
 def test_a_container_that_runs_out_of_memory_is_shown_as_such(crictl: CrioCrictl, pod: str) -> None:
     linux = {"resources": {"memory_limit_in_bytes": 32 << 20}}
     container = crictl.start(pod, "tail", "/dev/zero", linux=linux)
-    status = crictl.wait_for_end(container)
+    status = crictl.wait_for_exit(container)
 
     assert (status["exitCode"], status["reason"]) == (137, "OOMKilled")
     crictl.succeed("rm", container)
@@ -157,7 +74,7 @@ def test_volumes_of_the_host_are_shared_both_ways(crictl: CrioCrictl, pod: str, 
     mounts = [{"host_path": str(tmp_path), "container_path": "/volume"}]
     container = crictl.start(pod, "sh", "-c", "cp /volume/in /volume/out", mounts=mounts)
 
-    assert crictl.wait_for_end(container)["exitCode"] == 0
+    assert crictl.wait_for_exit(container)["exitCode"] == 0
     crictl.succeed("rm", container)
     assert (tmp_path / "out").read_text() == "from the host\n"
 
@@ -166,7 +83,7 @@ def test_volumes_of_the_host_are_shared_both_ways(crictl: CrioCrictl, pod: str, 
 def test_pods_go_on_without_cri_o_and_are_managed_by_the_next_one(crictl: CrioCrictl, end: str) -> None:
     with crictl.hold_pod() as pod:
         container = crictl.start(pod, "sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done")
-        _wait_for_log(crictl, container, "ready")
+        crictl.wait_for_log(container, "ready")
         machine = crictl.find_process(pod, "qemu-system")
         getattr(crictl.crio, end)()
         crictl.crio.start()
@@ -176,7 +93,7 @@ def test_pods_go_on_without_cri_o_and_are_managed_by_the_next_one(crictl: CrioCr
         assert crictl.execute(container, "echo", "still here", flags=("-s",)).out.strip() == "still here"
         assert int(crictl.read("stats", "--id", container)["stats"][0]["memory"]["workingSetBytes"]["value"]) > 0
         crictl.succeed("stop", "--timeout", "60", container)
-        assert crictl.wait_for_end(container)["exitCode"] == 7
+        assert crictl.wait_for_exit(container)["exitCode"] == 7
     assert not crictl.wait_until_gone(pod)
 
 
@@ -185,7 +102,7 @@ def test_a_pod_whose_vm_was_killed_is_shown_as_ended_and_can_be_removed(crictl: 
         container = crictl.start(pod, "sleep", "1000")
         os.kill(crictl.find_process(pod, "qemu-system"), 9)
 
-        assert crictl.wait_for_end(container)["exitCode"] != 0
+        assert crictl.wait_for_exit(container)["exitCode"] != 0
         crictl.succeed("stopp", pod)
         crictl.succeed("rmp", pod)
     assert not crictl.wait_until_gone(pod)
@@ -199,12 +116,6 @@ def test_nothing_is_left_of_a_pod_that_was_removed(crictl: CrioCrictl) -> None:
     assert not crictl.wait_until_gone(pod)
     assert not crictl.wait_until_gone(container)
     assert crictl.run("inspectp", pod).code != 0
-
-
-def _wait_for_log(crictl: CrioCrictl, container: str, text: str) -> None:
-    deadline = time.monotonic() + 60
-    while text not in crictl.run("logs", container).out:
-        assert time.monotonic() < deadline, f"{text!r} is not in the log of {container}"
 
 
 def test_the_words_of_the_how_to_page_do_what_it_says(crictl: CrioCrictl) -> None:

@@ -1,33 +1,40 @@
 """Docker runs, enters, reads and ends containers in VMs, on its bridge: the newest by the shim, Debian's by the CLI."""
 
-import os
 import platform
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from client import Client
 from containerd.daemon import RUNTIME
 from docker.conftest import Engine
 from howto import find_block, follow
 from podman.engine import Terminal
+from web_server_tests import SERVE, WebServerTests
 
-_SERVE = "trap 'exit 7' TERM; echo from the guest > /index.html; httpd -p 80 -h /; echo up; sleep 100000 & wait"
+_PORT = 18082
 
 
 @pytest.fixture(scope="module")
-def web(engine: Engine) -> Iterator[str]:
+def client(engine: Engine) -> Client:
+    return engine.client
+
+
+@pytest.fixture(scope="module")
+def published() -> int:
+    return _PORT
+
+
+@pytest.fixture(scope="module")
+def web(client: Client) -> Iterator[str]:
     """A web server with a published port."""
-    with engine.client.hold("sh", "-c", _SERVE, flags=("-p", "18082:80")) as name:
-        engine.client.wait_for_log(name, "up")
+    with client.hold("sh", "-c", SERVE, flags=("-p", f"{_PORT}:80")) as name:
+        client.wait_for_log(name, "up")
         yield name
 
 
-def _fetch(place: str) -> bytes:
-    with urllib.request.urlopen(f"http://{place}/index.html", timeout=30) as answer:
-        said: bytes = answer.read()
-        return said
+class TestWebServer(WebServerTests):
+    """By dockerd of each version."""
 
 
 def test_a_container_runs_in_a_vm_reaches_another_and_its_exit_code_is_dockers(engine: Engine, web: str) -> None:
@@ -53,45 +60,11 @@ def test_an_interactive_container_has_a_terminal_and_no_network(engine: Engine) 
         assert shell.wait() == 5
 
 
-def test_the_server_is_reached_by_its_address_and_by_its_published_port(engine: Engine, web: str) -> None:
-    for place in (f"{engine.client.find_address(web)}:80", "127.0.0.1:18082"):
-        assert _fetch(place) == b"from the guest\n"
-
-
-def test_another_process_has_its_streams_its_exit_code_and_a_terminal(engine: Engine, web: str) -> None:
+def test_another_process_has_its_streams_and_its_exit_code(engine: Engine, web: str) -> None:
     client = engine.client
     done = client.run("exec", "-i", web, "sh", "-c", "cat; echo no >&2; exit 4", stdin="in and out\n")
-    with Terminal(command=client.command("exec", "-it", web, "sh"), rows=22, columns=66) as shell:
-        shell.expect("# ")
-        shell.type("stty size\n")
-        shell.expect("22 66")
-        shell.type("exit 6\n")
-        code = shell.wait()
 
-    assert (done.code, done.out, done.err, code) == (4, "in and out\n", "no\n", 6), done
-
-
-def test_files_are_copied_in_and_out(engine: Engine, web: str, tmp_path: Path) -> None:
-    client = engine.client
-    content = os.urandom(300_000)
-    (tmp_path / "in").write_bytes(content)
-    client.succeed("cp", str(tmp_path / "in"), f"{web}:/root/copied")
-    client.succeed("cp", f"{web}:/root/copied", str(tmp_path / "out"))
-
-    assert client.succeed("exec", web, "wc", "-c", "/root/copied").split()[0] == str(len(content))
-    assert (tmp_path / "out").read_bytes() == content
-    assert not Path("/root/copied").exists()
-
-
-def test_statistics_tell_of_memory_and_network(engine: Engine, web: str) -> None:
-    template = "{{.Name}} {{.PIDs}} {{.MemUsage}} {{.NetIO}}"
-    name, _, memory, *_, received, _, sent = engine.client.succeed(
-        "stats", "--no-stream", "--format", template, web
-    ).split()
-
-    assert name == web
-    assert memory.endswith("MiB")
-    assert "0B" not in (received, sent)
+    assert (done.code, done.out, done.err) == (4, "in and out\n", "no\n"), done
 
 
 def test_a_network_that_is_connected_later_reaches_the_guest_and_leaves_it(engine: Engine, web: str) -> None:
@@ -107,19 +80,6 @@ def test_a_network_that_is_connected_later_reaches_the_guest_and_leaves_it(engin
         client.succeed("network", "rm", network)
 
     client.succeed("exec", web, "sh", "-c", "while ip -o link | grep eth1; do sleep 0.2; done")
-
-
-def test_a_stopped_container_ends_as_it_likes_and_starts_again_with_a_network(engine: Engine, web: str) -> None:
-    client = engine.client
-    client.succeed("stop", web)
-    ended = client.read(web, "{{.State.Status}} {{.State.ExitCode}}")
-    client.succeed("start", web)
-    served = client.run("exec", web, "sh", "-c", "until wget -qO- http://127.0.0.1/index.html; do :; done")
-
-    assert ended == "exited 7"
-    assert served.out == "from the guest\n", served
-    assert _fetch("127.0.0.1:18082") == b"from the guest\n"
-    assert client.succeed("logs", web).splitlines().count("up") >= 2
 
 
 def test_force_removes_a_running_container_and_all_it_had(engine: Engine, web: str) -> None:
