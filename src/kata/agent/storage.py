@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 
 from kata.agent import device
 from kata.agent.hugepage import HugePages
@@ -195,12 +196,15 @@ class Storages:
 
     async def _add_block(self, storage: Storage, _: str) -> bool:
         node = await device.find_node(storage.driver, storage.source, self._uevents, timeout=self._timeout)
-        if "create_filesystem" in storage.driver_options:
+        is_new = "create_filesystem" in storage.driver_options
+        if is_new:
             await self._make_filesystem(node)
         if any(option.startswith("encryption_key=") for option in storage.driver_options):
             raise UnsupportedError(f"the guest cannot encrypt block storage {storage.source}")
         _mount(node, storage, storage.options)
         self._uses[storage.mount_point].node = node
+        if is_new:
+            _prepare_root(storage)
         _set_group(storage)
         return True
 
@@ -213,6 +217,16 @@ class Storages:
             os.close(null)
         if status:
             raise HostError(f"mkfs.ext4 of {node} ended with status {status}")
+
+
+def _prepare_root(storage: Storage) -> None:
+    """Have a new file system empty, and of the owner that the driver's options name."""
+    with suppress(OSError):
+        os.rmdir(f"{storage.mount_point}/lost+found")
+    mode, user, group = (find_option(storage.driver_options, name) for name in ("mode", "uid", "gid"))
+    os.chown(storage.mount_point, int(user or -1), int(group or -1))
+    if mode is not None:
+        os.chmod(storage.mount_point, int(mode, 8))
 
 
 def _open_beneath(volume: str, options: Iterable[str]) -> int:

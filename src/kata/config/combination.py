@@ -3,7 +3,15 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kata.config.model import DEFAULT_MEMORY_MIB, GUEST_OVERHEAD_MIB, LEAST_MEMORY_MIB, NO_SHARED_FS, Configuration
+from kata.config.model import (
+    DEFAULT_MEMORY_MIB,
+    GUEST_OVERHEAD_MIB,
+    LEAST_MEMORY_MIB,
+    NO_SHARED_FS,
+    SCRATCH_ENCRYPTED,
+    SCRATCH_ON_DISK,
+    Configuration,
+)
 
 
 class Finding(NamedTuple):
@@ -52,6 +60,9 @@ def list_findings(config: Configuration) -> Iterator[Finding]:
         yield Finding(
             "hypervisor", "disable_block_device_use", "is true", "with shared_fs none a root is on disks only"
         )
+    if config.runtime.emptydir_mode == SCRATCH_ENCRYPTED:
+        hint = f"the guest encrypts no disks; {SCRATCH_ON_DISK} is the same in the clear"
+        yield Finding("runtime", "emptydir_mode", f"is {SCRATCH_ENCRYPTED}, which cannot be had", hint)
     if vm.enable_annotations:
         from kata.config.annotations import list_unoffered  # noqa: PLC0415 - only where the operator opened some
 

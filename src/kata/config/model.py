@@ -21,6 +21,9 @@ DEFAULT_MEMORY_MIB = 2048
 
 NO_SHARED_FS = "none"
 
+SCRATCH_ON_DISK, SCRATCH_ENCRYPTED = "block-plain", "block-encrypted"
+"""Modes of emptyDirs beside the share's."""
+
 BLOCK_DEVICE_DRIVERS = ("virtio-scsi", "virtio-blk", "virtio-blk-pci", "virtio-mmio", "virtio-blk-mmio")
 """Upstream's words, of both runtimes. All but the first are the virtio disk of whatever bus the VM has."""
 
@@ -170,6 +173,10 @@ class RuntimeConfig(NamedTuple):
     sandbox_cgroup_only: bool = True
     """Put all that runs on the host for a pod into the pod's cgroup. `false`: only its vCPUs (the whole of QEMU with
     version 2 of cgroups), and the rest into `/kata_overhead/SANDBOX`, which no limit of the pod holds."""
+    emptydir_mode: Annotated[str, Choice(("shared-fs", SCRATCH_ON_DISK, SCRATCH_ENCRYPTED))] = "shared-fs"
+    """What a disk emptyDir of Kubernetes is: `shared-fs`, the kubelet's directory in the share; `block-plain`, an ext4
+    file system on a disk of the VM, in a sparse file in that directory; `block-encrypted` is refused, as nothing here
+    would encrypt it."""
     internetworking_model: Annotated[str, Choice(("tcfilter", "macvtap", "none"))] = "tcfilter"
     """How the links of a pod's namespace reach the VM: by traffic control, by a macvtap on each link, or not at all
     (`none`: the VM's cards are on taps, `tap0_kata` and so on in the order of the links, which somebody else connects).

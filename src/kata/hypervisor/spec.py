@@ -21,6 +21,8 @@ class BlockDevice(NamedTuple):
     """Tell the guest that what it flushes is safe, and do nothing."""
     aio: str = "threads"
     """How the VMM reads and writes: `threads`, `native`, which needs `direct`, or `io_uring`."""
+    discard: bool = False
+    """Give back on the host what the guest discards, where the VMM can."""
 
 
 class NetDevice(NamedTuple):

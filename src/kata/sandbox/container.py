@@ -34,6 +34,7 @@ from kata.sandbox.hooks import run_hooks, try_hooks
 from kata.sandbox.places import GUEST_SHARE
 from kata.sandbox.process import GuestProcess
 from kata.sandbox.procview import ProcView
+from kata.sandbox.scratch import ScratchVolume, plug_scratch
 from kata.sandbox.states import Status, move_container
 from kata.sandbox.translation import Shared, Translation
 from kata.sandbox.volume import DirectVolume, plug_volume
@@ -92,6 +93,7 @@ class Container:
         home: int | None = None,
         disks: Disks | None = None,
         volumes: tuple[DirectVolume, ...] = (),
+        scratch: tuple[ScratchVolume, ...] = (),
     ) -> None:
         """`home` is a descriptor of the host's network namespace, None where this process is in it.
 
@@ -111,6 +113,7 @@ class Container:
         self._disks = disks
         self.volumes = volumes
         """Its direct-assigned volumes."""
+        self._scratch = scratch
         self._home = home
         self._init: GuestProcess | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -180,7 +183,8 @@ class Container:
             return [], []
         devices = await self._disks.plug(translation.disks)
         storages = await plug_root(translation.root, self._disks, self.id) if translation.root else []
-        return devices, storages + [await plug_volume(volume, self._disks) for volume in self.volumes]
+        storages += [await plug_volume(volume, self._disks) for volume in self.volumes]
+        return devices, storages + [await plug_scratch(volume, self._disks) for volume in self._scratch]
 
     def _close_view(self) -> None:
         view, self._view = self._view, None
@@ -338,9 +342,10 @@ class Container:
 
     def find_guest_path(self, source: str) -> str:
         """Return where the guest has a path of the host that is shared with it; empty when it is not."""
-        for volume in self.volumes:
-            if volume.path == os.path.normpath(source):
-                return volume.place
+        places = {volume.path: volume.place for volume in self.volumes}
+        places |= {volume.path: volume.place for volume in self._scratch}
+        if os.path.normpath(source) in places:
+            return places[os.path.normpath(source)]
         for shared in self._shared:
             if os.path.normpath(shared.source) == os.path.normpath(source):
                 return f"{GUEST_SHARE}/{shared.name}"

@@ -79,7 +79,7 @@ class VmDisks:
         self._count = 0
         self._plugging = asyncio.Lock()
 
-    async def plug(self, descriptor: int, *, readonly: bool, direct: bool = False) -> _Plugged:
+    async def plug(self, descriptor: int, *, readonly: bool, direct: bool = False, discard: bool = False) -> _Plugged:
         """Plug in the file or device that a descriptor has open; `unplug` once for each time.
 
         Raise what `claim_disk` and `Vm.plug_block` raise, StateError for one that this VM has in the other way.
@@ -106,6 +106,7 @@ class VmDisks:
                 direct=direct or self._direct or self._aio == "native",
                 no_flush=self._no_flush,
                 aio=self._aio,
+                discard=discard,
             )
             try:
                 address = await self._machine.plug_block(device)
@@ -150,9 +151,12 @@ class Disks:
         self._open = open_file
         self._plugged: dict[str, _Plugged] = {}
 
-    async def plug_file(self, path: str, *, readonly: bool, direct: bool = False, local: bool = False) -> DiskAddress:
+    async def plug_file(
+        self, path: str, *, readonly: bool, direct: bool = False, discard: bool = False, local: bool = False
+    ) -> DiskAddress:
         """Plug in a file or block device as a disk, and return where the guest has it. It is for `unplug` to take out.
 
+        With `discard` what the guest gives back is given back on the host, where the VMM can.
         Raise what opening it raises, UsageError for anything else, StateError without a place for it.
         """
         descriptor = self._open(path, os.O_RDONLY if readonly else os.O_RDWR, local=local)
@@ -161,7 +165,7 @@ class Disks:
             if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
                 raise UsageError(f"container {self._container}: {path} is neither a file nor a block device")
             try:
-                plugged = await self._disks.plug(descriptor, readonly=readonly, direct=direct)
+                plugged = await self._disks.plug(descriptor, readonly=readonly, direct=direct, discard=discard)
             except KataError as error:
                 error.message = f"container {self._container}: {path} cannot be a disk of the VM: {error.message}"
                 raise

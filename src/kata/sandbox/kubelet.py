@@ -52,7 +52,7 @@ def find_memory_volume(
     without a limit, as the guest's kernel sets none aside then.
     """
     path = os.path.normpath(source)
-    volume = _find_volume_of_part(path)
+    volume = find_volume_of_part(path)
     if not volume and not is_scratch(path) and path != _HUGE_PAGES:
         return ()
     points = {point.path: point for point in list_points()}
@@ -64,10 +64,10 @@ def find_memory_volume(
     if volume not in points or points[volume].device != point.device:
         return ()
     memory = _describe_memory(container, volume, root, point.fstype, limits)
-    return memory, _describe_part(memory, point.root, os.stat(root + path))
+    return memory, describe_part(memory.mount_point, point.root, os.stat(root + path))
 
 
-def _find_volume_of_part(path: str) -> str:
+def find_volume_of_part(path: str) -> str:
     """Return the emptyDir that a path is a `subPath` of, as the kubelet mounts it: empty for any other path."""
     pod, found, rest = path.rpartition(f"/{_PARTS}/")
     name, *place = rest.split("/")
@@ -78,7 +78,7 @@ def _describe_memory(
     container: str, path: str, root: str, fstype: str, limits: Iterable[oci.LinuxHugepageLimit]
 ) -> Storage:
     sizes = os.statvfs(root + path)
-    options = _list_owner(os.stat(root + path))
+    options = list_owner(os.stat(root + path))
     if fstype == "hugetlbfs":
         page = _name_page(sizes.f_bsize)
         if not any(limit.Limit for limit in limits if limit.Pagesize == page):
@@ -98,18 +98,19 @@ def _describe_memory(
     )
 
 
-def _describe_part(memory: Storage, path: str, status: os.stat_result) -> Storage:
-    """Return a path in the guest's memory. This project's agent alone has the driver."""
+def describe_part(volume: str, path: str, status: os.stat_result) -> Storage:
+    """Return a path in the guest's volume at a mount point. This project's agent alone has the driver."""
     return Storage(
         driver="beneath",
-        source=memory.mount_point,
+        source=volume,
         fstype="bind",
-        options=[f"path={path}", *_list_owner(status)],
-        mount_point=f"{GUEST_PARTS}/{digest_bytes((memory.mount_point + path).encode()).hex()[:16]}",
+        options=[f"path={path}", *list_owner(status)],
+        mount_point=f"{GUEST_PARTS}/{digest_bytes((volume + path).encode()).hex()[:16]}",
     )
 
 
-def _list_owner(status: os.stat_result) -> list[str]:
+def list_owner(status: os.stat_result) -> list[str]:
+    """Return mode, user and group of a directory, as options of the agent's storages."""
     return [f"mode={status.st_mode & 0o7777:o}", f"uid={status.st_uid}", f"gid={status.st_gid}"]
 
 

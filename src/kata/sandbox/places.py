@@ -5,6 +5,9 @@ GUEST_SHM = "/run/kata-containers/sandbox/shm"
 GUEST_EPHEMERAL = "/run/kata-containers/sandbox/ephemeral"
 GUEST_LOCAL = "/run/kata-containers/sandbox/local"
 GUEST_VOLUMES = "/run/kata-containers/sandbox/storage"
+GUEST_SCRATCH = "/run/kata-containers/sandbox/scratch"
+"""emptyDirs on disks. Not upstream's."""
+
 GUEST_PARTS = "/run/kata-containers/sandbox/parts"
 """Paths in ephemeral storages. Not upstream's."""
 

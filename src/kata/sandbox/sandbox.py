@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kata.config.annotations import apply_annotations
 from kata.config.load import load_configuration
-from kata.config.model import Configuration
+from kata.config.model import SCRATCH_ON_DISK, Configuration
 from kata.errors import DeadlineError, ExistsError, KataError, NotFoundError, StateError
 from kata.hypervisor.spec import NetDevice
 from kata.observe.durations import Durations
@@ -38,10 +38,11 @@ from kata.sandbox.places import PUBLISHED
 from kata.sandbox.podcgroups import PodCgroups
 from kata.sandbox.portforward import PortForward
 from kata.sandbox.publisher import Place, Publisher
+from kata.sandbox.scratch import ScratchVolume, count_scratch_volumes, take_scratch_volumes
 from kata.sandbox.states import SandboxState, Status, move_sandbox
-from kata.sandbox.translation import add_pod_mounts, take_root_from_disks
+from kata.sandbox.translation import Translation, add_pod_mounts, take_root_from_disks
 from kata.sandbox.vm import SandboxVm, Site, Sockets, start_vm
-from kata.sandbox.volume import count_direct_volumes, take_direct_volumes
+from kata.sandbox.volume import DirectVolume, count_direct_volumes, take_direct_volumes
 from kata.storage.directvolume import find_note, forget_sandbox, note_sandbox
 
 if TYPE_CHECKING:
@@ -201,12 +202,18 @@ class Sandbox:
         """
         is_open = is_pod(first.spec) or self._is_lasting
         root = disks or not os.path.isdir(first.rootfs)
+        known = len(find_disks(first.spec)) + count_direct_volumes(first.spec)
+        known += count_scratch_volumes(first.spec) if self._has_scratch_disks else 0
         return Sockets(
             ports=self._config.hypervisor.pcie_root_port if is_open or links else 0,
-            disks=disks + len(find_disks(first.spec)) + count_direct_volumes(first.spec) + (not disks and root),
+            disks=disks + known + (not disks and root),
             roots=_POD_ROOTS if is_open else 0 if root else 1,
             more=is_open,
         )
+
+    @property
+    def _has_scratch_disks(self) -> bool:
+        return self._config.runtime.emptydir_mode == SCRATCH_ON_DISK
 
     def _configure(self, path: str | None, spec: dict[str, Any]) -> Configuration:
         """Read the configuration, with what of it the annotations of the sandbox's first container may change."""
@@ -315,16 +322,26 @@ class Sandbox:
         finally:
             os.close(descriptor)
 
-    async def _create(
-        self, vm: SandboxVm, container_id: str, bundle: Bundle, pid: int, offered: OfferedRoot | None
-    ) -> None:
-        root = await self._find_root(bundle, pid, offered)
+    def _translate(
+        self, bundle: Bundle, container_id: str, pid: int, root: DiskRoot | None
+    ) -> tuple[Translation, tuple[DirectVolume, ...], tuple[ScratchVolume, ...]]:
+        """Return what a container's spec comes to, and the volumes of it that are disks."""
         translation = add_pod_mounts(self._files.translate(bundle, container_id, pid), self._pod_mounts)
         if root is not None:
             translation = take_root_from_disks(translation, root, container_id)
         translation, volumes = take_direct_volumes(translation)
+        scratch: tuple[ScratchVolume, ...] = ()
+        if self._has_scratch_disks:
+            translation, scratch = take_scratch_volumes(translation, partial(self._files.visit, pid))
         if self._config.runtime.disable_guest_seccomp and translation.spec.Linux is not None:
             translation.spec.Linux.Seccomp = None
+        return translation, volumes, scratch
+
+    async def _create(
+        self, vm: SandboxVm, container_id: str, bundle: Bundle, pid: int, offered: OfferedRoot | None
+    ) -> None:
+        root = await self._find_root(bundle, pid, offered)
+        translation, volumes, scratch = self._translate(bundle, container_id, pid, root)
         attachment = await self._attachments.take(container_id, "", timeout=_STAND_IN_TIMEOUT)
         record = store.ContainerRecord(
             id=container_id,
@@ -341,7 +358,7 @@ class Sandbox:
             assert self._disks is not None
             disks = Disks(self._disks, container_id, partial(self._files.open, pid))
             shared, home = translation.shared, self.network.home
-            container = Container(self._root, vm.guest, bundle, record, shared, home, disks, volumes)
+            container = Container(self._root, vm.guest, bundle, record, shared, home, disks, volumes, scratch)
         except BaseException:
             attachment.finish(None)
             raise

@@ -78,7 +78,6 @@ def test_no_option_is_both_known_and_without_effect() -> None:
         ("hypervisor.qemu", "kernel_verity_params", "root_hash=ab"),
         ("hypervisor.qemu", "disable_guest_selinux", False),
         ("agent.kata", "policy", "package agent_policy"),
-        ("runtime", "emptydir_mode", "block-encrypted"),
         ("runtime", "experimental", ["force_guest_pull"]),
     ],
 )

@@ -93,6 +93,10 @@ def test_a_mistake_in_a_drop_in_names_the_drop_in(tmp_path: Path) -> None:
             "[hypervisor.qemu]\n[hypervisor.clh]",
             r"toml:2: \[hypervisor.clh\] stands beside one for qemu .*hypervisor_name",
         ),
+        (
+            '[runtime]\nemptydir_mode = "block-encrypted"',
+            r"toml:2: \[runtime\] emptydir_mode is block-encrypted, which cannot be had .*encrypts no disks",
+        ),
         ('[runtime]\nhypervisor_name = "dragonball"', 'is .dragonball. .*"qemu", "clh"'),
         ("[agents.kata]", r"toml:1: .*did you mean agent.kata"),
         ("key = 1", "toml:1: key key stands outside of any table"),

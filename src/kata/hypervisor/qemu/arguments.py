@@ -266,6 +266,7 @@ def describe_disk_backend(number: int, device: BlockDevice) -> dict[str, Any]:
     """
     cache = {"direct": device.direct, **({"no-flush": True} if device.no_flush else {})}
     backend = {"filename": f"/dev/fdset/{number}", "read-only": device.readonly, "locking": "off", "cache": cache}
+    backend |= {"discard": "unmap"} if device.discard else {}
     return {**backend, **({} if device.aio == "threads" else {"aio": device.aio})}
 
 
