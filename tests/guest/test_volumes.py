@@ -203,8 +203,16 @@ def test_huge_pages_are_set_aside_in_the_guest_as_long_as_a_container_may_have_t
 def test_more_huge_pages_than_the_vm_has_memory_are_refused_by_number(engine: Engine, pod: Container) -> None:
     result = engine.run_container("true", pod=pod.id, change=_limit_huge_pages(100 << 30))
     assert result.code != 0
-    assert "of 51200 huge pages of 2097152 bytes" in result.err
+    assert "cannot have 102400 MiB of huge pages in a VM of 512 MiB (the VM needs at least 102528 MiB" in result.err
     assert pod.ask("awk", "/HugePages_Total/ { print $2 }", "/proc/meminfo") == "0\n"
+
+
+def test_a_vm_is_bigger_by_the_huge_pages_that_its_first_container_may_have(engine: Engine) -> None:
+    script = "awk '/MemTotal|HugePages_Total/ { print $2 }' /proc/meminfo"
+    result = engine.run_container("sh", "-c", script, change=_limit_huge_pages(400 << 20))
+    total, pages = map(int, result.text.split())
+    assert pages == 200
+    assert total > (512 + 400 - 96) << 10
 
 
 @pytest.mark.parametrize(

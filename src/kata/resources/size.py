@@ -34,10 +34,14 @@ class VmSize(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """A pod's or a container's limits, each 0 where there is none: CPU time in processors, memory in bytes."""
+    """A pod's or a container's limits, each 0 where there is none: CPU time in processors, memory in bytes.
+
+    `huge` are the bytes of huge pages, of all sizes, which the guest sets aside beside that memory.
+    """
 
     cpus: float = 0.0
     memory: int = 0
+    huge: int = 0
 
 
 def size_vm(spec: Mapping[str, Any], config: HypervisorConfig, host: HostSize) -> VmSize:
@@ -51,7 +55,7 @@ def size_vm(spec: Mapping[str, Any], config: HypervisorConfig, host: HostSize) -
     limits = find_limits(spec)
     most = _find_most_vcpus(config, host)
     vcpus = ceil(limits.cpus + config.overhead_vcpus) if limits.cpus else _find_default_vcpus(config, most)
-    return VmSize(max(1, min(vcpus, most)), _size_memory(limits.memory, config, host))
+    return VmSize(max(1, min(vcpus, most)), _size_memory(limits, config, host))
 
 
 def leave_room(size: VmSize, config: HypervisorConfig, host: HostSize) -> VmSize:
@@ -74,9 +78,9 @@ def fit_containers(containers: Iterable[Limits], size: VmSize, config: Hyperviso
     if not all(one.cpus for one in known):
         vcpus += _find_default_vcpus(config, size.most_vcpus)
     limits = [one.memory for one in known if _is_memory_limit(one.memory, host)]
-    memory = sum(-(-limit // (1 << 20)) for limit in limits)
+    memory = sum(map(_count_mib, limits))
     memory += _find_overhead(config) if len(limits) == len(known) else config.default_memory or DEFAULT_MEMORY_MIB
-    memory = max(size.memory_mib, _round_memory(memory))
+    memory = max(size.memory_mib, _round_memory(memory + sum(_count_mib(one.huge) for one in known)))
     if memory > size.most_memory_mib:
         raise ConfigError(
             f"the containers need a VM of {memory} MiB",
@@ -95,6 +99,18 @@ def check_memory_limit(container: str, resources: Mapping[str, Any]) -> None:
         raise UsageError(
             f"container {container} cannot run with a memory limit of {limit} bytes",
             hint=f"the least is {LEAST_LIMIT_MIB} MiB ({LEAST_LIMIT_MIB << 20} bytes)",
+        )
+
+
+def check_huge_pages(container: str, limits: Limits, memory_mib: int) -> None:
+    """Raise UsageError for more huge pages than a VM that does not grow has memory for, beside what it needs itself."""
+    huge = _count_mib(limits.huge)
+    least = LEAST_MEMORY_MIB + huge
+    if huge and least > memory_mib:
+        raise UsageError(
+            f"container {container} cannot have {huge} MiB of huge pages in a VM of {memory_mib} MiB",
+            hint=f"the VM needs at least {least} MiB: raise the pod's memory limit, or default_memory where it has"
+            " none, or set static_sandbox_resource_mgmt to false",
         )
 
 
@@ -131,16 +147,21 @@ def _is_memory_limit(limit: int, host: HostSize) -> bool:
     return 0 < limit < host.memory_mib << 20
 
 
+def _count_mib(size: int) -> int:
+    return -(-size // (1 << 20))
+
+
 def _round_memory(mib: int) -> int:
     return -(-mib // _MEMORY_STEP_MIB) * _MEMORY_STEP_MIB
 
 
-def _size_memory(limit: int, config: HypervisorConfig, host: HostSize) -> int:
-    if _is_memory_limit(limit, host):
-        asked = -(-limit // (1 << 20))
-        wanted = max(asked + _find_overhead(config), LEAST_MEMORY_MIB)
+def _size_memory(limits: Limits, config: HypervisorConfig, host: HostSize) -> int:
+    huge = _count_mib(limits.huge)
+    if _is_memory_limit(limits.memory, host):
+        asked = _count_mib(limits.memory) + huge
+        wanted = max(asked + _find_overhead(config), LEAST_MEMORY_MIB + huge)
     else:
-        asked = wanted = config.default_memory or DEFAULT_MEMORY_MIB
+        asked = wanted = (config.default_memory or DEFAULT_MEMORY_MIB) + huge
     most = _find_most_memory(config, host)
     if asked > most:
         reason = "default_maxmemory" if config.default_maxmemory else "the host's memory"
@@ -157,7 +178,7 @@ def find_limits(spec: Mapping[str, Any]) -> Limits:
     annotations = _find_object(spec, "annotations")
     for read in (_read_containerd, _read_crio):
         found = read(annotations)
-        if found is not None and (found.cpus or found.memory):
+        if found is not None and any(found):
             return found
     return read_limits(find_resources(spec))
 
@@ -169,15 +190,27 @@ def read_limits(resources: Mapping[str, Any]) -> Limits:
         _check_number(cpu.get("quota"), "linux.resources.cpu.quota", _INT64),
         _check_number(cpu.get("period"), "linux.resources.cpu.period", _UINT64),
         _check_number(memory.get("limit"), "linux.resources.memory.limit", _INT64),
+        _sum_huge_pages(resources.get("hugepageLimits"), "linux.resources.hugepageLimits"),
     )
 
 
+def _sum_huge_pages(found: Any, name: str) -> int:
+    """Return the bytes of a list of limits, one for each size of pages, which is the agent's to understand."""
+    if found is not None and (not isinstance(found, list) or not all(isinstance(one, dict) for one in found)):
+        raise UsageError(f"{name} is no list of objects")
+    return sum(_check_number(one.get("limit"), f"{name}: limit", _UINT64) for one in found or [])
+
+
 def merge_resources(before: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the processors and memory of OCI's `linux.resources` after an update, which says only what changes."""
-    return {
+    """Return the processors and memory of OCI's `linux.resources` after an update, which says only what changes.
+
+    Huge pages stay what they were: they were set aside with the container.
+    """
+    merged: dict[str, Any] = {
         name: {**_find_object(before, name), **{k: v for k, v in _find_object(update, name).items() if v is not None}}
         for name in ("cpu", "memory")
     }
+    return {**merged, "hugepageLimits": before.get("hugepageLimits")}
 
 
 def _read_containerd(annotations: Mapping[str, Any]) -> Limits | None:
@@ -200,11 +233,13 @@ def _read_crio(annotations: Mapping[str, Any]) -> Limits | None:
     if not isinstance(document, dict):
         raise UsageError(f"annotation {key} is no object")
     names = ("cpu_quota", "cpu_period", "memory_limit_in_bytes")
-    return _make_limits(*(_check_number(document.get(name), f"annotation {key}: {name}", _INT64) for name in names))
+    quota, period, memory = (_check_number(document.get(name), f"annotation {key}: {name}", _INT64) for name in names)
+    huge = _sum_huge_pages(document.get("hugepage_limits"), f"annotation {key}: hugepage_limits")
+    return _make_limits(quota, period, memory, huge)
 
 
-def _make_limits(quota: int, period: int, memory: int) -> Limits:
-    return Limits(quota / (period if period > 0 else _PERIOD) if quota > 0 else 0.0, max(memory, 0))
+def _make_limits(quota: int, period: int, memory: int, huge: int = 0) -> Limits:
+    return Limits(quota / (period if period > 0 else _PERIOD) if quota > 0 else 0.0, max(memory, 0), huge)
 
 
 def _parse_number(text: Any, name: str) -> int:

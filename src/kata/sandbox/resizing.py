@@ -65,7 +65,7 @@ class Resizing:
         before = container.limits
         after = read_limits(merge_resources(container.resources, resources))
         container.limits = Limits(
-            _find_greater(before.cpus, after.cpus), int(_find_greater(before.memory, after.memory))
+            _find_greater(before.cpus, after.cpus), int(_find_greater(before.memory, after.memory)), before.huge
         )
         try:
             await self.fit()

@@ -19,7 +19,7 @@ from kata.observe.timeline import Timeline
 from kata.protocol.messages import agent as wire
 from kata.protocol.oci.pod import is_pod
 from kata.resources.host import measure_host
-from kata.resources.size import check_memory_limit, find_resources, leave_room, size_vm
+from kata.resources.size import check_huge_pages, check_memory_limit, find_resources, leave_room, read_limits, size_vm
 from kata.sandbox import store
 from kata.sandbox.attach import Attachments
 from kata.sandbox.clock import GuestClock
@@ -278,8 +278,11 @@ class Sandbox:
         creation.result()
 
     async def _create_reserved(self, container_id: str, bundle: str, pid: int, offered: OfferedRoot | None) -> None:
-        check_memory_limit(container_id, find_resources(read_bundle(bundle).spec))  # no need to wait for that
+        resources = find_resources(read_bundle(bundle).spec)
+        check_memory_limit(container_id, resources)  # no need to wait for that
         vm = await self.wait_started()
+        if self._resizing is None:
+            check_huge_pages(container_id, read_limits(resources), vm.size.memory_mib)
         seconds = self._config.runtime.create_container_timeout
         try:
             async with asyncio.timeout(seconds) as patience:

@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from kata.resources.size import (
     LEAST_LIMIT_MIB,
     Limits,
     VmSize,
+    check_huge_pages,
     check_memory_limit,
     fit_containers,
     leave_room,
@@ -217,6 +219,7 @@ def test_a_vm_can_grow_to_what_the_operator_and_the_host_have() -> None:
         ([Limits(0, 0), Limits(0, 0)], 3, 1000),
         ([Limits(20.0, _GIB)], 8, 1024 + GUEST_OVERHEAD_MIB),
         ([Limits(1.0, 1 << 62)], 1, 1000),
+        ([Limits(1.0, _GIB, 3 << 20), Limits(1.0, _GIB, 4 << 20)], 2, 2048 + 8 + GUEST_OVERHEAD_MIB),
     ],
 )
 def test_a_vm_that_can_grow_is_as_big_as_its_containers_together(
@@ -230,8 +233,33 @@ def test_containers_that_need_more_memory_than_there_can_be_are_told_how_much_th
         fit_containers([Limits(1.0, 4 * _GIB)], _ROOM, _CONFIG, _HOST)
 
 
+def test_huge_pages_come_on_top_of_the_memory_that_a_vm_has_otherwise() -> None:
+    def measure(**resources: object) -> int:
+        return size_vm({"linux": {"resources": resources}}, HypervisorConfig(), _HOST).memory_mib
+
+    huge = [{"pageSize": "2MB", "limit": 64 << 20}, {"pageSize": "1GB", "limit": 0}]
+    assert measure(hugepageLimits=huge) == measure() + 64
+    limit = {"limit": 256 << 20}
+    assert measure(memory=limit, hugepageLimits=huge) == measure(memory=limit) + 64
+    with pytest.raises(ConfigError, match="cannot be had"):
+        measure(hugepageLimits=[{"pageSize": "2MB", "limit": 1 << 50}])
+    for wrong in ({"2MB": 1}, ["2MB"], [{"limit": "1"}], [{"limit": -1}]):
+        with pytest.raises(UsageError, match="hugepageLimits"):
+            measure(hugepageLimits=wrong)
+    crio = {"io.kubernetes.cri-o.PodLinuxResources": json.dumps({"hugepage_limits": [{"limit": 64 << 20}]})}
+    assert size_vm({"annotations": crio}, HypervisorConfig(), _HOST).memory_mib == measure() + 64
+
+
+def test_a_vm_that_does_not_grow_says_how_big_it_has_to_be_for_huge_pages() -> None:
+    check_huge_pages("c", Limits(huge=64 << 20), 192)
+    with pytest.raises(UsageError, match=r"container c cannot have 64 MiB .* of 190 MiB \(.* at least 192 MiB"):
+        check_huge_pages("c", Limits(huge=64 << 20), 190)
+    check_huge_pages("c", Limits(), 128)
+
+
 def test_an_update_changes_the_limits_that_it_names_only() -> None:
     before = {"cpu": {"quota": 200_000, "period": 50_000, "shares": 2}, "memory": {"limit": _GIB}, "pids": {"limit": 3}}
     assert read_limits(merge_resources(before, {"cpu": {"quota": 100_000, "period": None}})) == Limits(2.0, _GIB)
     assert read_limits(merge_resources(before, {"memory": {"limit": -1}})) == Limits(4.0, 0)
     assert read_limits(merge_resources({}, {})) == Limits()
+    assert read_limits(merge_resources({"hugepageLimits": [{"limit": 5}]}, {"memory": {"limit": 1}})).huge == 5
