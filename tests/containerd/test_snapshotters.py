@@ -1,8 +1,10 @@
 """Containers run on the root file systems of each snapshotter, and nothing of them stays mounted."""
 
+import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,36 @@ def test_layers_in_files_and_the_writable_one_are_disks_of_the_vm_unless_disks_a
         done = current.run_container("sh", "-c", script, flags=("--snapshotter", "erofs"))
 
     assert (done.code, done.out) == (0, seen), done
+
+
+@pytest.fixture(scope="module")
+def with_upper_directories(current: Containerd) -> Iterator[Containerd]:
+    """The daemon with its default for EROFS: what is written is in a directory of the host."""
+    _require_snapshotter(current, "erofs")
+    configuration = current.place / "config.toml"
+    before = configuration.read_text()
+    for text in (before.replace("default_size", "# default_size"), before):
+        current.stop()
+        configuration.write_text(text)
+        current.start()
+        if text != before:
+            yield current
+
+
+@pytest.mark.parametrize(("mode", "seen"), [("virtio-fs", "virtiofs\n0\n"), ("none", "overlay\n1\n")])
+def test_layers_below_a_directory_of_the_host_are_disks_of_a_vm_that_shares_no_files(
+    with_upper_directories: Containerd, mode: str, seen: str
+) -> None:
+    daemon = with_upper_directories
+    with daemon.configure(f'shared_fs = "{mode}"\n'):
+        name = daemon.name("upper")
+        script = "grep ' / ' /proc/mounts | cut -d ' ' -f 3; ls /sys/block | grep -c ^sd; echo text > /new"
+        done = daemon.run("run", "--runtime", RUNTIME, "--snapshotter", "erofs", IMAGE, name, "sh", "-c", script)
+        assert (done.code, done.out) == (0, seen), done
+        mounts = daemon.succeed("snapshots", "--snapshotter", "erofs", "mounts", "/here", name)
+        [upper] = re.findall(r"upperdir=([^,\s]+)", mounts)
+        assert (Path(upper) / "new").exists() == (mode == "virtio-fs")
+        daemon.succeed("containers", "rm", name)
 
 
 def test_a_shared_root_file_system_of_a_file_is_let_go_of_when_the_shim_is_killed(current: Containerd) -> None:

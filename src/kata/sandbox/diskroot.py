@@ -34,16 +34,19 @@ class DiskRoot(NamedTuple):
     """The layers of a root, the top one first.
 
     One alone is the root. With `overlay` they are below an overlay, whose upper layer is in the guest's memory, in the
-    directory `upper` of the disk of this name, or with `readonly` missing.
+    directory `upper` of the disk of this name, or with `readonly` missing. With `directory` the engine has the upper
+    layer in that directory of the host, which a guest with shared files writes to, and no other can.
     """
 
     layers: tuple[Layer, ...]
     overlay: bool = False
     upper: Layer | None = None
     readonly: bool = False
+    directory: str = ""
 
     def count_disks(self) -> int:
-        return len(self.layers) + (self.upper is not None)
+        """Return how many disks a VM with shared files needs for it."""
+        return 0 if self.directory else len(self.layers) + (self.upper is not None)
 
 
 class OfferedRoot(NamedTuple):

@@ -306,13 +306,22 @@ class Sandbox:
         if not self.is_used():
             await self.stop()
 
+    def _takes_disks(self, root: DiskRoot, pid: int) -> bool:
+        """Say whether the guest mounts a root from its disks.
+
+        With the upper layer in a directory, what is written belongs there, as the engine looks for it. Without shared
+        files it cannot get there, and the disks are as good as a copy of all layers as long as the directory is empty.
+        """
+        if self._config.hypervisor.disable_block_device_use or not root.directory:
+            return not self._config.hypervisor.disable_block_device_use
+        return self._copies is not None and not self._files.visit(pid, partial(os.listdir, root.directory))
+
     async def _find_root(self, bundle: Bundle, pid: int, offered: OfferedRoot | None) -> DiskRoot | None:
         """Return the disks that a container's root is on, None for a directory of its bundle."""
         if offered is not None:
-            if not self._config.hypervisor.disable_block_device_use:
+            if self._takes_disks(offered.disks, pid):
                 return offered.disks
             offered.mount()
-            return None
         descriptor = self._files.open(pid, bundle.rootfs, os.O_RDONLY, local=True)
         try:
             readonly = bool(bundle.spec["root"].get("readonly"))

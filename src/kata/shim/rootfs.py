@@ -67,10 +67,16 @@ def find_disk_root(mounts: Sequence[Mount]) -> "DiskRoot | None":
     upper = get_option(last, "upperdir")
     if not upper:
         return DiskRoot(below, overlay=len(below) > 1, readonly=True)
+    return _add_upper(DiskRoot(below, overlay=True), upper, layers)
+
+
+def _add_upper(root: "DiskRoot", upper: str, layers: Sequence[Mount]) -> "DiskRoot | None":
     writable = find_references(upper)
+    if not writable and os.path.isabs(upper):
+        return root._replace(directory=upper)
     if not writable or not upper.endswith("}}/upper") or max(writable) >= len(layers):
-        return None  # a directory of the host
-    return DiskRoot(below, overlay=True, upper=_describe_layer(layers[writable[0]]))
+        return None
+    return root._replace(upper=_describe_layer(layers[writable[0]]))
 
 
 def _describe_layer(mount: Mount) -> "Layer":

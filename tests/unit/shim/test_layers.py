@@ -52,12 +52,19 @@ def test_layers_that_are_files_are_disks_of_the_guest() -> None:
     assert find_disk_root(single) == DiskRoot(_LAYERS[:1], readonly=True)
 
 
+def test_layers_below_a_directory_of_the_host_are_disks_for_a_guest_that_shares_no_files() -> None:
+    root = find_disk_root([*_EROFS, _make_overlay("upperdir=/host/upper", "lowerdir={{ overlay 0 1 }}")])
+    assert root == DiskRoot(_LAYERS, overlay=True, directory="/host/upper")
+    assert root is not None
+    assert root.count_disks() == 0  # in a VM that shares files they are mounted on the host
+
+
 @pytest.mark.parametrize(
     "mounts",
     [
         [],
         [Mount(type="overlay", source="overlay", options=["lowerdir=/a:/b"])],
-        [*_EROFS, _make_overlay("upperdir=/host/upper", "lowerdir={{ overlay 0 1 }}")],
+        [*_EROFS, _make_overlay("upperdir={{ mount 7 }}/upper", "lowerdir={{ overlay 0 1 }}")],
         [*_EROFS, _make_overlay("lowerdir={{ overlay 0 5 }}")],
         [Mount(type="bind", source="/a"), _make_overlay("lowerdir={{ mount 0 }}")],
         [*_EROFS],
