@@ -22,13 +22,19 @@ def test_a_pod_runs_with_its_volumes_as_copies(unshared: Crictl, tmp_path: Path)
     (tmp_path / "kubernetes.io~secret/secret/key").write_text("hidden\n")
     scratch = tmp_path / "kubernetes.io~empty-dir/scratch"
     scratch.mkdir(parents=True)
+    message = tmp_path / "pods/uid/containers/main/0a1b2c3d"
+    message.parent.mkdir(parents=True)
+    message.touch()
     mounts = [
+        {"host_path": str(message), "container_path": "/dev/termination-log"},
         {"host_path": str(tmp_path / "kubernetes.io~secret/secret"), "container_path": "/secret", "readonly": True},
         {"host_path": str(scratch), "container_path": "/scratch"},
     ]
     with unshared.hold_pod() as pod:
-        first = unshared.start(pod, "sh", "-c", "cat /secret/key; echo for both > /scratch/file", mounts=mounts)
+        script = "cat /secret/key; echo for both > /scratch/file; echo done > /dev/termination-log"
+        first = unshared.start(pod, "sh", "-c", script, mounts=mounts)
         unshared.wait_for_exit(first)
+        assert message.read_text() == "done\n"
         second = unshared.start(pod, "sh", "-c", "cat /scratch/file; grep -c virtiofs /proc/mounts", mounts=mounts)
         unshared.wait_for_exit(second)
         logs = unshared.succeed("logs", first) + unshared.succeed("logs", second)

@@ -56,6 +56,31 @@ def test_files_and_read_only_directories_are_copied_with_their_owners_and_links(
     assert hosts.read_text() == "127.0.0.1 here\n"
 
 
+def test_what_the_host_writes_to_a_single_file_is_in_the_copy_while_its_container_runs(
+    unshared: Engine, bare: Container, tmp_path: Path
+) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 here\n")
+    with unshared.hold("sleep", "1000", pod=bare.id, change=bind(hosts, "/etc/hosts", "rw")) as held:
+        held.ask("sh", "-c", "echo of the guest >> /etc/hosts")
+        hosts.write_text("127.0.0.1 here\n127.0.0.2 there\n")
+        script = "until grep there /etc/hosts; do sleep 0.1; done; wc -l < /etc/hosts"
+        assert held.ask("timeout", "60", "sh", "-c", script) == "127.0.0.2 there\n2\n"
+
+
+def test_the_termination_message_of_a_container_is_on_the_host_when_it_has_ended(
+    unshared: Engine, bare: Container, tmp_path: Path
+) -> None:
+    message = tmp_path / "pods/uid/containers/main/0a1b2c3d"
+    message.parent.mkdir(parents=True)
+    message.touch()
+    script = "echo last words > /dev/termination-log; head -c 8000 /dev/zero | tr '\\0' x >> /dev/termination-log"
+    change = bind(message, "/dev/termination-log", "rw")
+    result = unshared.run_container("sh", "-c", f"{script}; exit 3", pod=bare.id, change=change)
+    assert result.code == 3
+    assert message.read_text() == "last words\n".ljust(4096, "x")
+
+
 def test_the_copy_of_a_projected_volume_follows_its_versions(unshared: Engine, bare: Container, tmp_path: Path) -> None:
     volume = tmp_path / "kubernetes.io~configmap/config"
     volume.mkdir(parents=True)

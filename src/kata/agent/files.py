@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from kata.errors import HostError, UsageError
 from kata.protocol.messages.agent import CopyFileRequest
-from kata.protocol.messages.files import SERVICE, RemoveRequest
+from kata.protocol.messages.files import SERVICE, RemoveRequest, RewriteRequest
 from kata.protocol.messages.types import Empty
 from kata.sys.beneath import open_beneath
 from kata.sys.tree import remove_tree
@@ -47,14 +47,36 @@ def remove_file(share: str, path: str) -> None:
         raise HostError(f"{path} cannot be removed in the guest: {error.strerror}") from error
 
 
+def rewrite_file(share: str, request: RewriteRequest) -> None:
+    """Give a file below the share other content in place: containers have the file itself, not its name.
+
+    Raise UsageError for a path that is not allowed, HostError.
+    """
+    path = _find_relative(share, request.path)
+    try:
+        with _open(share, _DIRECTORY) as root, _open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK, root) as file:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise UsageError(f"{request.path} is no file in the guest")
+            os.truncate(file, 0)
+            rest = memoryview(request.data)
+            while rest:
+                rest = rest[os.write(file, rest) :]
+    except OSError as error:
+        raise HostError(f"{request.path} cannot be written in the guest: {error.strerror}") from error
+
+
 def list_file_services(share: str) -> Services:
-    """Return the table of the service by which copies are removed."""
+    """Return the table of the service by which copies are removed and written again."""
 
     async def remove(request: RemoveRequest) -> Empty:
         remove_file(share, request.path)
         return Empty()
 
-    return {SERVICE: {"Remove": Method(RemoveRequest, remove)}}
+    async def rewrite(request: RewriteRequest) -> Empty:
+        rewrite_file(share, request)
+        return Empty()
+
+    return {SERVICE: {"Remove": Method(RemoveRequest, remove), "Rewrite": Method(RewriteRequest, rewrite)}}
 
 
 def _find_relative(share: str, path: str) -> str:

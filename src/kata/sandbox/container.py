@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
@@ -119,6 +119,8 @@ class Container:
         self._watcher: asyncio.Task[None] | None = None
         self._view: ProcView | None = None
         self._forgotten = False
+        self.farewell: Callable[[], Awaitable[None]] | None = None
+        """What is done when its init has ended, before anybody is told. Set before `create`."""
         self._changes: set[asyncio.Task[Any]] = set()
         store.write_container(root, record)
 
@@ -172,6 +174,7 @@ class Container:
             )
         )
         self._init = GuestProcess(self._guest, self.id, self.id, attachment)
+        self._init.farewell = self.farewell
         self._init.follow()
         self._show_processes(attachment.take_proc())
         self._move(Status.CREATED)

@@ -1,8 +1,8 @@
 """Volumes of containers in a VM that shares no files with the host: copies of what the host has, kept up to date.
 
 A copy goes one way. So a directory is taken only where the container may not write to it, and what is written to a
-single file (/etc/hosts and the like) stays in the guest. A disk emptyDir of Kubernetes, which is the pod's own and
-begins empty, is a directory of the guest.
+single file (/etc/hosts and the like) stays in the guest, until the host writes that file. A disk emptyDir of
+Kubernetes, which is the pod's own and begins empty, is a directory of the guest.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from kata.errors import Code, GuestError, KataError, UnsupportedError
 from kata.observe.log import Log
 from kata.protocol.messages.agent import CopyFileRequest, Storage
+from kata.sandbox.copiedfile import CopiedFile, open_file
 from kata.sandbox.guest import Guest
 from kata.sandbox.kubelet import PUBLISHED_DRIVER, is_scratch
 from kata.sandbox.places import GUEST_LOCAL, GUEST_SHARE
@@ -23,11 +24,13 @@ from kata.sandbox.translation import Shared, Translation
 from kata.storage.snapshot import read_snapshot
 from kata.sys.digest import digest_bytes
 from kata.sys.dnotify import SIGNAL, watch_entries
-from kata.sys.filetree import Entry
+from kata.sys.filetree import Entry, sign_tree
 
 _PIECE = 1 << 20
 _SETTLE = 0.2  # seconds; a volume is changed in several steps
 _PARENT_MODE = 0o755
+_MOST_FILES = 64
+"""Single files of a VM that are followed; each takes two descriptors."""
 
 
 Look = Callable[[Callable[[], Any]], Any]
@@ -43,7 +46,8 @@ class Visit(Protocol):
 class _Copy:
     """A path of the host and its copy at `place` in the guest, for the containers that are its `owners`.
 
-    `sent` has what was copied, by name, and `watches` the descriptors by which its directories are watched.
+    `sent` has what was copied, by name, and `watches` the descriptors by which its directories are watched. `file` is
+    there for a single file that is followed.
     """
 
     def __init__(self, source: str, place: str, look: Look) -> None:
@@ -53,12 +57,20 @@ class _Copy:
         self.owners: set[str] = set()
         self.sent: dict[str, tuple[int, int, int, bytes]] = {}
         self.watches: dict[str, int] = {}
+        self.signature = 0
+        self.file: CopiedFile | None = None
         self.sending = asyncio.Lock()
 
     def close(self) -> None:
         for watch in self.watches.values():
             os.close(watch)
         self.watches.clear()
+        self.end_following()
+
+    def end_following(self) -> None:
+        file, self.file = self.file, None
+        if file is not None:
+            file.close()
 
 
 class Copies:
@@ -92,18 +104,31 @@ class Copies:
                     f"container {container}: {shared.source} is a directory to write to, and this VM shares no files",
                     hint="mount it read-only, or give the container a block device or a direct-assigned volume",
                 )
-            await self._share(_Copy(shared.source, place, look), container)
+            copy = _Copy(shared.source, place, look)
+            await self._share(copy, container, is_file=not is_directory)
         for mount in translation.spec.Mounts:
             mount.source = moved.get(mount.source, mount.source)
         return translation._replace(storages=tuple(storages))
 
-    async def _share(self, wanted: _Copy, container: str) -> None:
+    async def _share(self, wanted: _Copy, container: str, *, is_file: bool) -> None:
         """Have a copy for a container; what the containers of a pod have in the same way is copied once."""
         copy = self._copies.setdefault(wanted.place, wanted)
         copy.owners.add(container)
         async with copy.sending:
             if not copy.sent:
+                if is_file:
+                    self._follow_file(copy)
                 await self._send(copy)
+
+    def _follow_file(self, copy: _Copy) -> None:
+        """Follow what is written to a single file, which is the same one whatever takes its name: as a bind mount is.
+
+        With too many of them it stays as it is.
+        """
+        if sum(other.file is not None for other in self._copies.values()) < _MOST_FILES:
+            self._start_following()
+            with suppress(OSError):  # it is no file, which the copy will tell, or the kernel tells nothing
+                copy.file = CopiedFile(copy.look(partial(open_file, copy.source)))
 
     async def remove(self, container: str) -> None:
         """Take a container's copies out of the guest. Another agent than this project's keeps them to its end."""
@@ -128,11 +153,14 @@ class Copies:
         for copy in self._copies.values():
             copy.close()
 
-    def _watch(self, copy: _Copy, name: str) -> None:
-        """Follow what comes, goes and is renamed in a directory of a volume."""
+    def _start_following(self) -> None:
         if self._follower is None:
             asyncio.get_running_loop().add_signal_handler(SIGNAL, self._changed.set)
             self._follower = asyncio.create_task(self._follow())
+
+    def _watch(self, copy: _Copy, name: str) -> None:
+        """Follow what comes, goes and is renamed in a directory of a volume."""
+        self._start_following()
         path = os.path.join(copy.source, name)
         with suppress(OSError):  # it has gone already, or the kernel tells nothing
             directory = copy.look(partial(os.open, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
@@ -147,16 +175,31 @@ class Copies:
             await self._changed.wait()
             await asyncio.sleep(_SETTLE)
             self._changed.clear()
-            for copy in [copy for copy in self._copies.values() if copy.watches]:
+            for copy in [copy for copy in self._copies.values() if copy.watches or copy.file is not None]:
                 try:
                     async with copy.sending:
                         if copy.owners:
-                            await self._send(copy)
+                            await (self._send(copy) if copy.file is None else self._rewrite(copy, copy.file))
                 except (KataError, OSError) as error:  # it is being changed, or has grown too big
                     self._log.write("warning", f"the guest's copy of {copy.source} is old", error=str(error))
 
+    async def _rewrite(self, copy: _Copy, file: CopiedFile) -> None:
+        """Give the guest's copy of a single file what the host's has now."""
+        data = file.read_news()
+        if data is None:
+            return
+        try:
+            await self._guest.rewrite_file(copy.place, data)
+        except GuestError as error:
+            if error.status != Code.UNIMPLEMENTED:
+                raise
+            copy.end_following()
+
     async def _send(self, copy: _Copy) -> None:
         """Copy what is new, the links last, as one of them may be what makes a version count; remove what is gone."""
+        signature = copy.look(partial(sign_tree, copy.source))
+        if copy.sent and signature == copy.signature:
+            return  # the signal was another's
         entries: dict[str, Entry] = copy.look(partial(read_snapshot, copy.source))
         for name, entry in entries.items():
             if stat.S_ISDIR(entry.mode) and name not in copy.watches:
@@ -173,6 +216,7 @@ class Copies:
                 os.close(copy.watches.pop(name))
             if os.path.dirname(name) not in gone:
                 await self._remove(f"{copy.place}/{name}")
+        copy.signature = signature
 
     async def _send_entry(self, place: str, entry: Entry) -> None:
         offset = 0

@@ -231,6 +231,17 @@ class Guest:
         request = files.RemoveRequest(path=path)
         await self.client.call(files.SERVICE, "Remove", request, Empty, timeout=REQUEST_TIMEOUT)
 
+    async def rewrite_file(self, path: str, data: bytes) -> None:
+        """Give a file that `copy_file` made other content, where it is mounted too. Only this project's agent can."""
+        request = files.RewriteRequest(path=path, data=data)
+        await self.client.call(files.SERVICE, "Rewrite", request, Empty, timeout=REQUEST_TIMEOUT)
+
+    async def read_termination_message(self, container: str) -> str:
+        """Return what a container wrote to the file of its termination message. The agent bounds it, or not."""
+        request = wire.GetDiagnosticDataRequest(log_type="termination_log", container_id=container)
+        reply = wire.GetDiagnosticDataResponse
+        return (await self._call("GetDiagnosticData", request, reply, timeout=_STATS_TIMEOUT)).data
+
     async def read_metrics(self, *, timeout: float) -> str:
         """Return the agent's and the guest's figures as Prometheus text, which may be any text."""
         return (await self._call("GetMetrics", wire.GetMetricsRequest(), wire.Metrics, timeout=timeout)).metrics

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from kata.errors import KataError
@@ -26,6 +27,8 @@ class GuestProcess:
         self.attachment = attachment
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.exited_at = 0
+        self.farewell: Callable[[], Awaitable[None]] | None = None
+        """What is done when the process has ended, before anybody is told."""
         self._tasks: list[asyncio.Task[None]] = []
 
     def follow(self) -> None:
@@ -58,6 +61,8 @@ class GuestProcess:
         self.exited_at = time.time_ns()
         for pump, task in outputs:
             await _drain(pump, task)
+        if self.farewell is not None:
+            await self.farewell()
         self.end(status)
 
     def end(self, status: int) -> None:

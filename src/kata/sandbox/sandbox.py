@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ from kata.sandbox.volume import DirectVolume, count_direct_volumes, take_direct_
 from kata.storage.directvolume import find_note, forget_sandbox, note_sandbox
 
 if TYPE_CHECKING:
-    from kata.sandbox.copies import Copies
+    from kata.sandbox.copies import Copies, Visit
     from kata.sandbox.resizing import Resizing
 
 _STAND_IN_TIMEOUT = 10.0
@@ -388,7 +388,9 @@ class Sandbox:
                     if published:
                         vm.share.make_directory(PUBLISHED)
                 elif self._copies is not None:
-                    translation = await self._copies.put(translation, container_id, partial(self._files.visit, pid))
+                    visit = partial(self._files.visit, pid)
+                    translation = await self._copies.put(translation, container_id, visit)
+                    container.farewell = self._find_farewell(translation, container_id, vm, visit)
             if self._resizing is not None:
                 with self.timeline.measure("resize"):
                     await self._resizing.fit()
@@ -405,6 +407,17 @@ class Sandbox:
             raise
         finally:
             self.timeline.write()
+
+    def _find_farewell(
+        self, translation: Translation, container_id: str, vm: SandboxVm, visit: "Visit"
+    ) -> Callable[[], Awaitable[None]] | None:
+        """Return what takes a container's termination message to the host, None where it has none."""
+        from kata.sandbox.termination import TerminationMessage, find_message_file  # noqa: PLC0415 - as for copies
+
+        path = find_message_file(translation.spec, translation.shared)
+        if not path:
+            return None
+        return TerminationMessage(vm.guest, container_id, path, partial(visit, local=False), self._log).take_back
 
     async def update_container(self, container_id: str, resources: dict[str, Any]) -> None:
         """Change a container's limits; `resources` is OCI's object. Raise StateError, UsageError, GuestError.

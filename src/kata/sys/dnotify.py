@@ -12,6 +12,25 @@ SIGNAL = signal.SIGIO
 """What comes after a change. Have a handler before the first `watch_entries`: left alone it ends the process."""
 
 
+def watch_writes(directory: str) -> int:
+    """Have SIGNAL come once when a file in a directory is written or gets other attributes. Return a descriptor.
+
+    Only once, until `watch_writes_again`: a log beside the file would send one with each line. Raise OSError.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        watch_writes_again(descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def watch_writes_again(descriptor: int) -> None:
+    """Have SIGNAL come once more. Raise OSError."""
+    fcntl.fcntl(descriptor, fcntl.F_NOTIFY, fcntl.DN_MODIFY | fcntl.DN_ATTRIB)
+
+
 def watch_entries(directory: str) -> int:
     """Have SIGNAL come whenever something is made in, removed from or renamed in a directory. Return a descriptor.
 

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kata.agent.files import copy_file
+from kata.agent.files import copy_file, rewrite_file
 from kata.errors import HostError, KataError, UsageError
 from kata.protocol.messages.agent import CopyFileRequest
+from kata.protocol.messages.files import RewriteRequest
 
 UID, GID = os.getuid(), os.getgid()
 
@@ -139,3 +140,22 @@ def test_no_requests_whatever_change_anything_outside(requests: list[tuple[str, 
 
         assert sorted(entry.name for entry in share.parent.iterdir()) == ["secret", "share"]
         assert (share.parent / "secret").read_text() == "secret"
+
+
+def test_a_file_that_is_rewritten_stays_the_same_file(share: Path) -> None:
+    copy(share, "a/file", b"longer")
+    before = (share / "a/file").stat()
+    rewrite_file(str(share), RewriteRequest(path=f"{share}/a/file", data=b"new"))
+    after = (share / "a/file").stat()
+    assert (share / "a/file").read_bytes() == b"new"
+    assert (after.st_ino, after.st_mode, after.st_uid) == (before.st_ino, before.st_mode, before.st_uid)
+
+
+def test_nothing_but_a_file_of_the_share_is_rewritten(share: Path) -> None:
+    (share / "link").symlink_to("../secret")
+    os.mkfifo(share / "fifo")
+    for name in ("link", "fifo", "absent", "."):
+        with pytest.raises(KataError):
+            rewrite_file(str(share), RewriteRequest(path=f"{share}/{name}", data=b"new"))
+    assert (share.parent / "secret").read_text() == "secret"
+    assert not (share / "absent").exists()

@@ -14,9 +14,11 @@ from kata.protocol.messages import agent as wire
 from kata.protocol.messages import files, oci
 from kata.protocol.messages.types import Empty
 from kata.protocol.protobuf import Message
+from kata.sandbox.copiedfile import MOST_BYTES, CopiedFile, open_file
 from kata.sandbox.copies import Copies
 from kata.sandbox.guest import SERVICE, Guest
 from kata.sandbox.translation import Shared, Translation
+from kata.sys.dnotify import SIGNAL
 from kata.transport.ttrpc import Method, ServerConnection
 from peer import open_guest
 
@@ -38,6 +40,9 @@ class Receiver:
     async def copy(self, request: wire.CopyFileRequest) -> Message:
         return self.note(request.path, b"" if stat.S_ISDIR(request.file_mode) else bytes(request.data))
 
+    async def rewrite(self, request: files.RewriteRequest) -> Message:
+        return self.note(request.path, b"again: " + bytes(request.data))
+
     async def remove(self, request: files.RemoveRequest) -> Message:
         return self.note(request.path, b"removed")
 
@@ -58,7 +63,10 @@ async def guest(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) ->
     path = str(tmp_path_factory.mktemp("agent") / "sock")
     services = {
         SERVICE: {"CopyFile": Method(wire.CopyFileRequest, receiver.copy)},
-        files.SERVICE: {"Remove": Method(files.RemoveRequest, receiver.remove)},
+        files.SERVICE: {
+            "Remove": Method(files.RemoveRequest, receiver.remove),
+            "Rewrite": Method(files.RewriteRequest, receiver.rewrite),
+        },
     }
     server = await asyncio.get_running_loop().create_unix_server(lambda: ServerConnection(services), path)
     guest = await open_guest(path)
@@ -115,6 +123,37 @@ async def test_a_directory_follows_what_comes_and_goes_links_last(
     await receiver.wait_for(("name/b-file", b"removed"))
     await receiver.wait_for(("name/new/file", b"deep"))
     copies.close()
+
+
+async def test_a_single_file_follows_what_is_written_to_it_and_not_what_takes_its_name(
+    tmp_path: Path, guest: Guest, receiver: Receiver
+) -> None:
+    file, other = tmp_path / "file", tmp_path / "other"
+    file.write_text("one")
+    other.write_text("other")
+    copies = Copies(guest, Log("test", "test"))
+    await copies.put(make_translation(Shared(str(file), "name", readonly=False)), "one", look)
+    file.write_text("two")
+    await receiver.wait_for(("name", b"again: two"))
+    with file.open("a") as same:
+        other.rename(file)
+        same.write(" three")
+    await receiver.wait_for(("name", b"again: two three"))
+    assert receiver.calls == [("name", b"one"), ("name", b"again: two"), ("name", b"again: two three")]
+    copies.close()
+
+
+async def test_a_single_file_that_became_too_big_is_told_of_once_and_followed_on(tmp_path: Path) -> None:
+    asyncio.get_running_loop().add_signal_handler(SIGNAL, lambda: None)
+    (tmp_path / "file").write_text("one")
+    file = CopiedFile(open_file(str(tmp_path / "file")))
+    (tmp_path / "file").write_bytes(bytes(MOST_BYTES + 1))
+    with pytest.raises(OSError, match="more than 1 MiB"):
+        file.read_news()
+    assert file.read_news() is None
+    (tmp_path / "file").write_text("small")
+    assert file.read_news() == b"small"
+    file.close()
 
 
 async def test_an_empty_dir_is_the_guests_own_and_another_directory_to_write_to_is_refused(
