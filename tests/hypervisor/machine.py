@@ -1,8 +1,11 @@
 """A VM of one driver with the debug image of this tree, and a shell in its guest over the driver's own channel."""
 
 import asyncio
+import fcntl
 import os
 import shutil
+import socket
+import struct
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,6 +27,8 @@ from kata.storage.virtiofsd import find_virtiofsd, start_virtiofsd
 
 PATIENCE = 120.0
 MAC = "02:00:00:00:00:01"
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # netdevice(7)
+_ETH_P_ALL = 3  # packet(7)
 _LOOP = """exec sh -c 'while IFS= read -r line; do (eval "$line") 2>&1; echo; echo END; done'\n"""
 _END = "\r\nEND\r\n"
 """What the terminal makes of the loop's last two lines."""
@@ -140,9 +145,11 @@ async def share_directory(driver: Hypervisor, directory: Path, export: Path) -> 
 
 
 @asynccontextmanager
-async def start_line(driver: Hypervisor, directory: Path) -> AsyncIterator[Line]:
-    """The channel that the driver likes best on this host."""
+async def start_line(driver: Hypervisor, directory: Path, *, savable: bool = False) -> AsyncIterator[Line]:
+    """The channel that the driver likes best on this host, and, for a VM that is saved, can leave behind."""
     channel = choose_guest_channel(driver.find_capabilities())
+    if savable and channel == "vsock":
+        channel = choose_guest_channel(driver.find_capabilities(), "vport")
     line = open_line(channel, str(directory), driver.find_hybrid_socket(str(directory), directory.name))
     try:
         yield line
@@ -173,11 +180,16 @@ async def boot(driver: Hypervisor, artifacts: Artifacts, directory: Path, *, ful
     shutil.rmtree(export)
 
 
-async def reach(driver: Hypervisor, spec: VmSpec, vm: Vm, line: Line, began: float) -> Running:
-    """Connect to a VM's agent and its shell."""
+async def reach(
+    driver: Hypervisor, spec: VmSpec, vm: Vm, line: Line, began: float, slots: list[int] | None = None
+) -> Running:
+    """Connect to a VM's agent and its shell. One that was saved is woken first, with its new devices' slots."""
     try:
         guest = Guest(await line.connect(AGENT_PORT, timeout=PATIENCE))
-        await guest.check(timeout=PATIENCE)
+        if slots is None:
+            await guest.check(timeout=PATIENCE)
+        else:
+            await guest.wake(os.urandom(512), slots, timeout=PATIENCE)
         booted = time.monotonic() - began
         async with asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_connection(sock=await line.open_stream(DEBUG_CONSOLE_PORT))
@@ -186,6 +198,19 @@ async def reach(driver: Hypervisor, spec: VmSpec, vm: Vm, line: Line, began: flo
     shell = Shell(reader, writer)
     await shell.open()
     return Running(driver, spec, vm, guest, shell, line, booted)
+
+
+async def expect_packet(shell: Shell, tap: str, mac: str) -> None:
+    """Have the guest send something by its first card, and read it at the tap's other side, a packet socket on it."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)) as listener:
+        fcntl.ioctl(listener, _SIOCSIFFLAGS, struct.pack("16sH22x", tap.encode(), _IFF_UP))
+        listener.bind((tap, 0))
+        listener.setblocking(False)
+        await shell.run("ip link set eth0 up; ip addr add 10.9.9.1/24 dev eth0; busybox ping -c1 -W1 10.9.9.2")
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(30):
+            while bytes.fromhex(mac.replace(":", "")) not in (await loop.sock_recv(listener, 2048))[6:12]:
+                pass
 
 
 async def let_go(running: Running) -> None:

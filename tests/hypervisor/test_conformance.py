@@ -4,17 +4,14 @@ On a machine without KVM this is QEMU with TCG; `make test-lab` has the others.
 """
 
 import asyncio
-import fcntl
 import os
 import signal
-import socket
-import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from hypervisor.machine import MAC, Running, boot, describe, let_go, name_tap, start_line
+from hypervisor.machine import MAC, Running, boot, describe, expect_packet, let_go, name_tap, start_line
 from kata.config.artifacts import Artifacts
 from kata.errors import ConfigError, DeadlineError, ExistsError, KataError, NotFoundError
 from kata.hypervisor.driver import Capabilities, Hypervisor
@@ -25,8 +22,6 @@ from kata.sys.process import is_alive
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 HOT_MAC = "02:00:00:00:00:0a"
-_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # netdevice(7)
-_ETH_P_ALL = 3  # packet(7)
 
 
 def require(capabilities: Capabilities, *names: str) -> None:
@@ -228,17 +223,7 @@ async def test_what_is_not_declared_is_refused(running: Running) -> None:
 
 
 async def test_packets_of_the_guest_reach_the_tap(running: Running) -> None:
-    """What a guest sends is read at the tap's other side, a packet socket on it."""
-    name = name_tap(Path(running.spec.directory))
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)) as listener:
-        fcntl.ioctl(listener, _SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), _IFF_UP))
-        listener.bind((name, 0))
-        listener.setblocking(False)
-        await running.shell.run("ip link set eth0 up; ip addr add 10.9.9.1/24 dev eth0; busybox ping -c1 -W1 10.9.9.2")
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(30):
-            while bytes.fromhex(MAC.replace(":", "")) not in (await loop.sock_recv(listener, 2048))[6:12]:
-                pass
+    await expect_packet(running.shell, name_tap(Path(running.spec.directory)), MAC)
 
 
 async def test_a_paused_vm_answers_again_when_it_is_resumed(running: Running) -> None:

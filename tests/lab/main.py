@@ -1,6 +1,6 @@
 """The nested lab: `main.py build` makes L1, `main.py test [pytest arguments]` runs tests in it.
 
-KATA_TEST_HYPERVISOR says with which driver those that are named run.
+KATA_TEST_HYPERVISOR lists, with commas, the drivers with which those that are named run.
 QEMU without KVM still emulates AMD's SVM, so that its guest, L1, has KVM, vhost-vsock, vhost-net and an IOMMU. Slow,
 but real: Cloud Hypervisor and Firecracker run in it. Results go to build/lab and build/lab.json.
 """
@@ -39,10 +39,17 @@ def main(arguments: list[str]) -> int:
         print(build_level1().root)
         return 0
     if arguments[:1] == ["test"]:
-        chosen = Run("chosen", tuple(arguments[1:]), os.environ.get("KATA_TEST_HYPERVISOR", ""))
-        return run_tests([chosen] if arguments[1:] else _RUNS)
+        return run_tests(choose_runs(arguments[1:], os.environ.get("KATA_TEST_HYPERVISOR", "")) or _RUNS)
     print(__doc__, file=sys.stderr)
     return 2
+
+
+def choose_runs(arguments: list[str], drivers: str) -> list[Run]:
+    """Return a run of these arguments, or one for each of the drivers that are listed with commas; none without any."""
+    if not arguments:
+        return []
+    runs = [Run(f"life-{driver}", tuple(arguments), driver) for driver in drivers.split(",") if driver]
+    return runs or [Run("chosen", tuple(arguments))]
 
 
 def run_tests(runs: list[Run]) -> int:

@@ -9,28 +9,38 @@ import io
 import os
 import socket
 import stat
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 from kata.errors import ConfigError, HostError
+from kata.hypervisor.spec import BlockDevice, VmSpec
 from kata.sys import linux
 from kata.sys.loop import attach_loop, update_size
 from kata.sys.mount import bind, unmount
 from kata.sys.unixsocket import listen_unix
 
-_SIZE = "64m"
-"""Room for sockets and nodes, and for a copy of the VMM, which Firecracker's jailer makes. Only use takes memory."""
+KERNEL, INITRD, IMAGE, VSOCK_SOCKET = "kernel", "initrd", "image", "vsock.sock"
+_ROOM_MIB = 64
+"""For sockets and nodes, and for a copy of the VMM, which Firecracker's jailer makes. Only use takes memory."""
+
+
+def name_disk(device_id: str) -> str:
+    """The name of a disk's node in the cell."""
+    return f"disk-{device_id}"
 
 
 class Cell:
     """Files, disks and sockets by the names that the VMM knows them by.
 
-    `below` is the part of the path that the VMM's own tools make of the mount at `mount_point`.
+    `below` is the part of the path that the VMM's own tools make of the mount at `mount_point`. `more_mib` is room for
+    a guest's memory.
     """
 
-    def __init__(self, mount_point: str, user: int, *, below: str = "") -> None:
+    def __init__(self, mount_point: str, user: int, *, below: str = "", more_mib: int = 0) -> None:
         self.mount_point = mount_point
         self.path = os.path.join(mount_point, below) if below else mount_point
         self.user = user
+        self._room = _ROOM_MIB + more_mib
         self._undo = ExitStack()
         self._loops: dict[str, int] = {}
 
@@ -40,13 +50,23 @@ class Cell:
             os.mkdir(self.mount_point, 0o700)
             self._undo.callback(_remove_directory, self.mount_point)
             flags = linux.MS_NOSUID
-            linux.mount("cell", self.mount_point, "tmpfs", flags, f"size={_SIZE},mode=0700")
+            linux.mount("cell", self.mount_point, "tmpfs", flags, f"size={self._room}m,mode=0700")
             self._undo.callback(unmount, self.mount_point, detach=True)
             os.makedirs(self.path, 0o700, exist_ok=True)
             os.chown(self.path, self.user, self.user)
         except OSError as error:
             self.release()
             raise HostError(f"the VMM's directory {self.mount_point} cannot be made: {error.strerror}") from error
+
+    def show_vm(self, spec: VmSpec) -> None:
+        """Show the files and disks of a VM. Raise ConfigError."""
+        self.show_file(KERNEL, spec.kernel, sandbox=spec.id)
+        for name, path in ((INITRD, spec.initrd), (IMAGE, spec.image)):
+            if path:
+                self.show_file(name, path, sandbox=spec.id)
+        for device in spec.devices:
+            if isinstance(device, BlockDevice):
+                self.show_disk(name_disk(device.id), device.path, readonly=device.readonly)
 
     def show_file(self, name: str, path: str, *, sandbox: str) -> str:
         """Show a file of the host's, read-only. It has to be readable by all. Return its name in the cell.
@@ -125,6 +145,27 @@ class Cell:
         try:
             os.truncate(descriptor, size)
             os.fchown(descriptor, self.user, self.user)
+        finally:
+            os.close(descriptor)
+
+    def make_directory(self, name: str) -> None:
+        """Make a directory that the VMM may write to."""
+        path = f"{self.path}/{name}"
+        os.mkdir(path, 0o700)
+        os.chown(path, self.user, self.user)
+
+    @contextmanager
+    def read_file(self, name: str) -> Iterator[int]:
+        """Open a file that the VMM wrote, and nothing that it may have put in its place. Raise HostError."""
+        path = f"{self.path}/{name}"
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise HostError(f"the VMM's file {path} cannot be opened: {error.strerror}") from error
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise HostError(f"the VMM's file {path} is no file")
+            yield descriptor
         finally:
             os.close(descriptor)
 

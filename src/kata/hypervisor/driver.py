@@ -24,6 +24,8 @@ Channel = Literal["vsock", "hybrid-vsock", "vport"]
 class Capabilities(NamedTuple):
     """What a driver can do on this machine. `channels` are ways to talk to the agent, the best first.
 
+    With `ports` what is plugged in takes a hot-plug port each, which the VM has from its start. A VM that is restored
+    has its network cards already where there is no `net_hotplug`.
     With `connects_shares` its VMM connects to the daemons of shared file systems by itself, with `opens_taps` it opens
     taps by their names. With `own_user` it runs without the privileges of root, with `vcpu_threads` each vCPU is a
     thread of it.
@@ -34,6 +36,7 @@ class Capabilities(NamedTuple):
     fs_share: bool = False
     block_hotplug: bool = False
     scsi: bool = False
+    ports: bool = False
     net_hotplug: bool = False
     vfio: bool = False
     multi_queue: bool = False

@@ -3,20 +3,20 @@
 import asyncio
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from kata.errors import Code, GuestError, KataError
+from kata.errors import Code, GuestError, KataError, StartError
 from kata.hypervisor.cell import Cell
 from kata.hypervisor.console import Console
 from kata.hypervisor.driver import VmExit
-from kata.hypervisor.refusal import RefusingVm
+from kata.hypervisor.process import VmmProcess
 from kata.hypervisor.spec import VmSpec
 from kata.protocol.text import clean_text
 from kata.sys.process import list_threads
 from kata.sys.unixsocket import open_socket_node
-from kata.transport.child import Child, Ending
+from kata.transport.child import Child
 from kata.transport.http import fetch
 
 CALL_TIMEOUT = 10.0
@@ -83,7 +83,7 @@ def _find_reason(text: str) -> str:
     return text
 
 
-class RestProcess(RefusingVm):
+class RestProcess(VmmProcess):
     """One VMM's process, its console, its directory, and all that was opened for it. A driver's `Vm` builds on it.
 
     `vcpu_threads` is how the names of its vCPU threads begin; a number follows.
@@ -92,17 +92,24 @@ class RestProcess(RefusingVm):
     vcpu_threads = "vcpu"
 
     def __init__(self, spec: VmSpec, child: Child, api: RestApi, cell: Cell, console: Console, undo: ExitStack) -> None:
-        self.spec = spec
-        self.pid = child.pid
-        self.start_ticks = child.start_ticks
+        super().__init__(spec, child, console, undo)
         self.api = api
         self.cell = cell
-        self._child = child
-        self._console = console
-        self._undo = undo
-        self._cause = ""
 
-    async def run_or_end(self, starting: "asyncio.Task[None]") -> None:
+    async def bring_up(self, creating: Coroutine[Any, Any, None], *, timeout: float) -> None:
+        """Have the VMM make the VM by the calls that are `creating` it; end it where that fails. Raise StartError."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._run_or_end(asyncio.create_task(creating))
+        except BaseException as error:
+            # Cancelled or failed: the VM is nobody's, so it goes, and what it said goes into the error.
+            ending = await self.stop(timeout=0)
+            if isinstance(error, KataError | TimeoutError):
+                reason = str(error) or f"{self.name} did not start the VM within {timeout:g} s"
+                raise StartError("hypervisor", reason, console=ending.console) from error
+            raise
+
+    async def _run_or_end(self, starting: "asyncio.Task[None]") -> None:
         """Wait for the calls that start the VM, or for the end of the VMM, whichever is first. Raise GuestError."""
         ending = asyncio.create_task(self._child.wait())
         try:
@@ -117,19 +124,6 @@ class RestProcess(RefusingVm):
             starting.cancel()
             ending.cancel()
             await asyncio.gather(starting, ending, return_exceptions=True)
-
-    def read_console(self) -> str:
-        return self._console.read_tail()
-
-    async def wait_exit(self) -> VmExit:
-        return self._describe_exit(await self._child.wait())
-
-    def _describe_exit(self, ending: Ending) -> VmExit:
-        console = self.read_console()
-        panicked = "Kernel panic" in console
-        cause = self._cause or f"{self.name} {ending.describe()}"
-        reason = "the guest's kernel panicked" if panicked else cause
-        return VmExit(ending.returncode, reason, console, panicked)
 
     async def list_vcpu_threads(self) -> dict[int, int]:
         threads = {}
@@ -148,11 +142,4 @@ class RestProcess(RefusingVm):
                 async with asyncio.timeout(timeout):
                     await self.shut_down(timeout=timeout)
                     await self._child.wait()
-        leaving = self._describe_exit(await self._child.stop())
-        self._console.close()
-        self._undo.close()
-        return leaving
-
-    @property
-    def has_ended(self) -> bool:
-        return self._child.ending is not None
+        return await self._end()

@@ -7,6 +7,9 @@ from contextlib import AsyncExitStack
 
 from kata.errors import Code, GuestError, KataError, UnsupportedError
 from kata.hypervisor.channel import AGENT_PORT
+from kata.hypervisor.identity import derive_user_id
+from kata.hypervisor.spec import NetDevice
+from kata.network.tap import drop_tap, keep_tap, open_tap
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.resources.cgroup import join_cgroup
@@ -25,7 +28,7 @@ from kata.sandbox.template import (
     make_key,
     note_failure,
 )
-from kata.sandbox.vm import Host, Site, describe_template, find_obstacle, open_line_of, probe_host
+from kata.sandbox.vm import Host, Site, describe_template, find_obstacle, list_template_cards, open_line_of, probe_host
 from kata.sys import linux
 from kata.sys.namespace import enter_private_mount_namespace
 
@@ -70,7 +73,8 @@ def make_template(recipe: Recipe, *, wait: bool = False) -> Template | None:
         host = probe_host(site)
         line = open_line_of(site, host)
         try:
-            identity, files = host.hypervisor.identify(describe_template(site, recipe.size, host, line))
+            spec = describe_template(site, recipe.size, host, line, list_template_cards(recipe.cards))
+            identity, files = host.hypervisor.identify(spec)
         finally:
             line.close()
         key = make_key(identity, files)
@@ -104,7 +108,10 @@ async def _save(site: Site, recipe: Recipe, host: Host) -> None:
     async with AsyncExitStack() as owned:
         line = open_line_of(site, host)
         owned.callback(line.close)
-        spec = describe_template(site, recipe.size, host, line)
+        cards = list_template_cards(recipe.cards)
+        spec = describe_template(site, recipe.size, host, line, cards)
+        for card in cards:
+            _make_tap(card, site.id, owned)
         machine = await host.hypervisor.start(spec, timeout=_START_TIMEOUT)
         owned.push_async_callback(machine.stop, timeout=_STOP_TIMEOUT)
         timeout = _PATIENCE * site.config.agent.dial_timeout
@@ -121,6 +128,13 @@ async def _save(site: Site, recipe: Recipe, host: Host) -> None:
         # The agent is to see that nobody is there any more. Should it be late, its copies see it in its place.
         await asyncio.sleep(_FAREWELL)
         await machine.save(site.directory, timeout=_SAVE_TIMEOUT)
+
+
+def _make_tap(card: NetDevice, sandbox: str, owned: AsyncExitStack) -> None:
+    """Make the tap of a card, for the VMM to open by name."""
+    taps = open_tap(card.tap)
+    owned.callback(drop_tap, keep_tap(taps[0], derive_user_id(sandbox)))
+    owned.callback(os.close, taps[0])
 
 
 def _remove_logs(directory: str) -> None:

@@ -14,25 +14,32 @@ _LOG = "maker.log"
 
 
 class Recipe(NamedTuple):
-    """All that the maker of a template has to be told. `root` is the runtime's state directory."""
+    """All that the maker of a template has to be told. `root` is the runtime's state directory.
+
+    `cards` are the network cards of its copies, where a VM takes none while it runs.
+    """
 
     root: str
     config: Configuration
     size: VmSize
+    cards: int = 0
 
 
 def write_recipe(recipe: Recipe) -> str:
     """Return it as JSON."""
     config = recipe.config
     tables = {name: getattr(config, name)._asdict() for name in _TABLES}
-    return json.dumps({"root": recipe.root, "driver": config.driver, "config": tables, "size": recipe.size._asdict()})
+    size = recipe.size._asdict()
+    own = {"root": recipe.root, "driver": config.driver, "size": size, "cards": recipe.cards}
+    return json.dumps({**own, "config": tables})
 
 
 def read_recipe(text: str) -> Recipe:
     """Return what `write_recipe` wrote."""
     document = json.loads(text)
     tables = {name: of(**_make_tuples(document["config"][name])) for name, of in _TABLES.items()}
-    return Recipe(document["root"], Configuration(**tables, driver=document["driver"]), VmSize(**document["size"]))
+    config = Configuration(**tables, driver=document["driver"])
+    return Recipe(document["root"], config, VmSize(**document["size"]), document["cards"])
 
 
 _TABLES: dict[str, Any] = {

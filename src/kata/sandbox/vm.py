@@ -13,9 +13,10 @@ from kata.hypervisor.channel import AGENT_PORT, DEBUG_CONSOLE_PORT, LOG_PORT, ch
 from kata.hypervisor.driver import Capabilities, Channel, Hypervisor, Vm, open_hypervisor
 from kata.hypervisor.identity import derive_user_id
 from kata.hypervisor.spec import Balloon, Device, NetDevice, PciAddress, Rng, SharedFs, VmSpec
-from kata.network.tap import drop_tap, keep_tap
+from kata.network.tap import drop_tap, keep_tap, name_tap
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
+from kata.protocol.messages import types
 from kata.resources.cgroup import join_vcpus
 from kata.resources.oom import HINT, OomWatch, set_oom_score
 from kata.resources.size import VmSize
@@ -166,7 +167,7 @@ async def start_vm(
                 host = probe_host(site)
                 size = _limit_growth(site, size, host.capabilities)
                 plan = make_plan(site.config.hypervisor, host.capabilities, sockets or Sockets())
-                saved = _find_saved(site, size, host, plan.shares + len(cards) + plan.ports, background)
+                saved = _find_saved(site, size, host, plan, len(cards), background)
             if saved:
                 try:
                     return await _start(site, size, host, cards, plan, saved, read_console)
@@ -183,19 +184,21 @@ async def start_vm(
         raise StartError(site.timeline.current, error.message, console=console, hint=error.hint) from error
 
 
-def _find_saved(site: Site, size: VmSize, host: Host, devices: int, background: ExitStack) -> str:
-    """Return the directory of the template for a VM that is to have so many devices in ports, "" where it has to boot.
+def _find_saved(site: Site, size: VmSize, host: Host, plan: Plan, cards: int, background: ExitStack) -> str:
+    """Return the directory of the template for a VM with so many network cards, "" where it has to boot.
 
     A template that is missing is made when `background` is closed.
     """
     obstacle = find_obstacle(site.config, size, host)
     ports = count_template_ports(site.config.hypervisor)
-    if not obstacle and devices > ports:
+    devices = plan.shares + cards + plan.ports
+    if not obstacle and host.capabilities.ports and devices > ports:
         obstacle = f"it needs {devices} hot-plug ports, and a template has {ports}"
     saved = ""
     if not obstacle:
         try:
-            saved, obstacle = _look_for_template(site, size, host, background)
+            own = 0 if host.capabilities.net_hotplug else cards
+            saved, obstacle = _look_for_template(Recipe(site.state, site.config, size, own), site, host, background)
         except (KataError, OSError) as error:
             site.log.write("warning", "there are no templates", error=str(error))
             obstacle = str(error)
@@ -204,11 +207,12 @@ def _find_saved(site: Site, size: VmSize, host: Host, devices: int, background: 
     return saved
 
 
-def _look_for_template(site: Site, size: VmSize, host: Host, background: ExitStack) -> tuple[str, str]:
+def _look_for_template(recipe: Recipe, site: Site, host: Host, background: ExitStack) -> tuple[str, str]:
     place = site.config.factory.template_path
     line = open_line_of(site, host)
     try:
-        key = make_key(*host.hypervisor.identify(describe_template(site, size, host, line)))
+        cards = list_template_cards(recipe.cards)
+        key = make_key(*host.hypervisor.identify(describe_template(site, recipe.size, host, line, cards)))
     finally:
         line.close()
     saved = find_template(place, key)
@@ -217,7 +221,7 @@ def _look_for_template(site: Site, size: VmSize, host: Host, background: ExitSta
     failure = find_failure(place, key)
     if failure:
         return "", f"its template could not be made: {failure}"
-    background.callback(os.close, start_maker(Recipe(site.state, site.config, size)))
+    background.callback(os.close, start_maker(recipe))
     return "", "there is no template for it yet"
 
 
@@ -246,11 +250,16 @@ def count_template_ports(config: HypervisorConfig) -> int:
     return _TEMPLATE_PORTS + config.pcie_root_port
 
 
-def describe_template(site: Site, size: VmSize, host: Host, line: Line) -> VmSpec:
+def list_template_cards(count: int) -> list[NetDevice]:
+    """Return the network cards of a template that has to have those of its copies: stand-ins, on taps of its own."""
+    return [NetDevice(f"net{n}", f"02:00:00:00:00:{n:02x}", (), tap=name_tap(n)) for n in range(count)]
+
+
+def describe_template(site: Site, size: VmSize, host: Host, line: Line, cards: Sequence[NetDevice]) -> VmSpec:
     """Describe the VM that is saved as a template: all of it that VMs of this configuration and size have in common."""
     ports = count_template_ports(site.config.hypervisor)
     scsi = takes_scsi(site.config.hypervisor, host.capabilities)
-    return _describe_vm(site, size, host, line, ())._replace(hotplug_ports=ports, savable=True, scsi=scsi)
+    return _describe_vm(site, size, host, line, cards)._replace(hotplug_ports=ports, savable=True, scsi=scsi)
 
 
 async def _start(
@@ -278,7 +287,8 @@ async def _start(
         owned.callback(line.close)
         with timeline.measure("vmm"):
             if saved:
-                spec = describe_template(site, size, host, line)._replace(savable=False, saved=saved)
+                cold = () if host.capabilities.net_hotplug else cards
+                spec = describe_template(site, size, host, line, cold)._replace(savable=False, saved=saved)
             else:
                 own = [*shared, *_place_cards(cards, plan)]
                 spec = _describe_vm(site, size, host, line, own)._replace(hotplug_ports=plan.ports, scsi=plan.scsi)
@@ -292,9 +302,7 @@ async def _start(
         first: FirstCall = Guest.check
         if saved:
             with timeline.measure("plug in"):
-                slots = [await machine.plug_share(one) for one in shared]
-                slots += [await machine.plug_net(card) for card in cards]
-            first = _describe_waking(slots)
+                first = _describe_waking(await _plug_in(machine, host, shared, cards))
         if virtiofsd is not None:
             virtiofsd.hand_over()
         line.hand_over()
@@ -307,6 +315,8 @@ async def _start(
                     raise GuestError(killed, hint=HINT) from error
                 raise
             owned.callback(guest.client.close)
+            if saved and not host.capabilities.net_hotplug:
+                await _take_over_cards(guest, cards)
         logger = asyncio.create_task(copy_agent_log(line, f"{site.directory}/agent.log"))
         owned.callback(logger.cancel)
         return SandboxVm(guest, share, machine, virtiofsd, owned.pop_all(), line.agent_url, size, oom)
@@ -423,9 +433,34 @@ class FirstCall(Protocol):
     def __call__(self, guest: Guest, /, *, timeout: float) -> Awaitable[None]: ...
 
 
+async def _plug_in(machine: Vm, host: Host, shared: Sequence[SharedFs], cards: Sequence[NetDevice]) -> list[PciAddress]:
+    """Give a copy of a template what is its own, as far as it has not got it from its start."""
+    slots = [await machine.plug_share(one) for one in shared]
+    if host.capabilities.net_hotplug:
+        slots += [await machine.plug_net(card) for card in cards]
+    return slots
+
+
+async def _take_over_cards(guest: Guest, cards: Sequence[NetDevice]) -> None:
+    """Give the cards that a copy has from its template the addresses of its own, by which they are known from then on.
+
+    The guest's kernel named them in the order in which they were there.
+    """
+    for number, card in enumerate(cards):
+        await guest.update_interface(types.Interface(name=f"eth{number}", hwAddr=card.mac))
+
+
+def find_root_slots(addresses: Sequence[PciAddress]) -> list[int]:
+    """Return the root bus's slots in which a guest is to look for these devices.
+
+    For one on the root bus itself that is the host bridge's: a look into a slot is one at all of its bus.
+    """
+    return [int(address.path[:2], 16) if "/" in address.path else 0 for address in addresses]
+
+
 def _describe_waking(slots: Sequence[PciAddress]) -> FirstCall:
     """Ask a copy of a template to become itself, and to find what was plugged in: no call before it is worth a wait."""
-    entropy, numbers = os.urandom(_ENTROPY), [int(slot.path[:2], 16) for slot in slots]
+    entropy, numbers = os.urandom(_ENTROPY), find_root_slots(slots)
 
     def wake(guest: Guest, *, timeout: float) -> Awaitable[None]:
         return guest.wake(entropy, numbers, timeout=timeout)

@@ -93,6 +93,15 @@ def list_threads(pid: int) -> dict[int, str]:
     return threads
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped all of a process's threads: state T of proc(5). Raise OSError for one that ends."""
+    states = []
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/stat", encoding="utf-8", errors="replace") as file:
+            states.append(parse_stat(file.read()).state)
+    return all(state == "T" for state in states)
+
+
 def read_boot_id() -> str:
     """The random id that the kernel drew at boot."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from isolation import needs_root, run_with_own_mounts
-from kata.errors import ConfigError
+from kata.errors import ConfigError, HostError
 from kata.hypervisor.cell import Cell
 
 pytestmark = needs_root
@@ -46,6 +46,26 @@ def test_it_shows_files_disks_and_sockets_to_its_user_alone_and_takes_them_away(
         cell.release()
         assert not (tmp_path / "cell").exists()
         assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+    run_with_own_mounts(body)
+
+
+def test_what_its_user_put_in_place_of_a_file_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("of the host")
+
+    def body() -> None:
+        cell = Cell(str(tmp_path / "cell"), USER)
+        cell.open()
+        cell.make_directory("saved")
+        (Path(cell.path) / "saved/state").write_text("of the VM")
+        os.symlink(tmp_path / "secret", f"{cell.path}/link")
+        os.mkfifo(f"{cell.path}/fifo")
+        with cell.read_file("saved/state") as file:
+            assert os.read(file, 100) == b"of the VM"
+        for name in ("link", "fifo", "nothing"):
+            with pytest.raises(HostError, match=name), cell.read_file(name):
+                pass
+        cell.release()
 
     run_with_own_mounts(body)
 

@@ -6,7 +6,17 @@ from hypothesis import strategies as st
 
 from kata.errors import ConfigError, UnsupportedError
 from kata.hypervisor.clh.driver import build_arguments
-from kata.hypervisor.clh.request import build_vm, describe_disk, describe_growth, describe_net, describe_vfio, read_slot
+from kata.hypervisor.clh.request import (
+    build_vm,
+    describe_disk,
+    describe_growth,
+    describe_net,
+    describe_restoring,
+    describe_share,
+    describe_snapshot,
+    describe_vfio,
+    read_slot,
+)
 from kata.hypervisor.spec import (
     Balloon,
     BlockDevice,
@@ -16,26 +26,17 @@ from kata.hypervisor.spec import (
     SerialPort,
     SharedFs,
     VfioDevice,
-    VmSpec,
 )
 from openapi import Description, load_description
+from vmspec import describe_vm
 
-SPEC = VmSpec(
-    id="box",
-    directory="/run/box",
-    kernel="/boot/vmlinux",
-    image="/srv/root.img",
-    vcpus=1,
-    memory_mib=512,
-    kernel_parameters=("console=ttyS0", "quiet"),
-    devices=(
-        HybridVsock(3),
-        Rng(),
-        Balloon(),
-        SharedFs("kataShared", -1, 512, "/run/box/virtiofsd.sock"),
-        BlockDevice("data", "/dev/sdx", readonly=True, direct=True),
-        NetDevice("net0", "02:00:00:00:00:01", (7, 8)),
-    ),
+SPEC = describe_vm(
+    HybridVsock(3),
+    Rng(),
+    Balloon(),
+    SharedFs("kataShared", -1, 512, "/run/box/virtiofsd.sock"),
+    BlockDevice("data", "/dev/sdx", readonly=True, direct=True),
+    NetDevice("net0", "02:00:00:00:00:01", (7, 8)),
 )
 
 
@@ -86,6 +87,20 @@ def test_what_is_plugged_in_later_is_understood(description: Description) -> Non
     for call in ("vm.boot", "vm.pause", "vm.resume", "vmm.shutdown"):
         description.check_request("PUT", f"/{call}", None)
     description.check_request("GET", "/vm.info", None)
+
+
+def test_a_vm_is_saved_to_and_restored_from_its_cell(description: Description) -> None:
+    description.check_request("PUT", "/vm.snapshot", describe_snapshot())
+    for paused in (False, True):
+        description.check_request("PUT", "/vm.restore", describe_restoring(paused=paused))
+    description.check_request("PUT", "/vm.add-fs", describe_share(SharedFs("kataShared", -1, 512, "/run/x")))
+
+
+def test_the_memory_of_a_vm_that_is_saved_is_a_file_of_ours(description: Description) -> None:
+    config = build_vm(SPEC._replace(savable=True), landlock=True)
+    description.check_request("PUT", "/vm.create", config)
+    zone = {"id": "ram", "size": 512 << 20, "file": "memory", "shared": True}
+    assert config["memory"] == {"size": 0, "zones": [zone]}
 
 
 def test_a_card_has_a_queue_for_each_direction_of_each_tap() -> None:

@@ -8,36 +8,34 @@ from kata.errors import ConfigError, UnsupportedError
 from kata.hypervisor.cell import Cell
 from kata.hypervisor.firecracker.driver import build_arguments, name_jail
 from kata.hypervisor.firecracker.request import (
+    PAUSE,
+    RESUME,
+    SAVE,
     START,
     build_calls,
     describe_exchange,
+    describe_restoring,
     list_places,
 )
-from kata.hypervisor.spec import Balloon, BlockDevice, HybridVsock, NetDevice, Rng, SharedFs, VfioDevice, VmSpec
+from kata.hypervisor.spec import Balloon, BlockDevice, HybridVsock, NetDevice, Rng, SharedFs, VfioDevice
 from openapi import load_description
+from vmspec import describe_vm
 
-SPEC = VmSpec(
-    id="box",
-    directory="/run/box",
-    kernel="/boot/vmlinux",
-    image="/srv/root.img",
+SPEC = describe_vm(
+    HybridVsock(3),
+    Rng(),
+    Balloon(),
+    BlockDevice("my-data", "/dev/sdx", readonly=True),
+    NetDevice("net-0", "02:00:00:00:00:01", (), tap="tap0_kata"),
     vcpus=2,
-    memory_mib=512,
-    kernel_parameters=("console=ttyS0", "quiet"),
-    devices=(
-        HybridVsock(3),
-        Rng(),
-        Balloon(),
-        BlockDevice("my-data", "/dev/sdx", readonly=True),
-        NetDevice("net-0", "02:00:00:00:00:01", (), tap="tap0_kata"),
-    ),
 )
 
 
 def test_a_vm_with_a_device_of_each_kind_is_one_that_it_understands() -> None:
     description = load_description("firecracker")
     calls = build_calls(SPEC)
-    for call in (*calls, START, describe_exchange(list_places(SPEC)[0], "disk-x")):
+    later = (START, PAUSE, SAVE, RESUME, describe_exchange(list_places(SPEC)[0], "disk-x"))
+    for call in (*calls, *later, describe_restoring(SPEC), describe_restoring(SPEC._replace(paused=True))):
         description.check_request(call.method, call.target, call.body)
 
 
@@ -68,6 +66,15 @@ def test_a_place_for_a_disk_has_the_node_that_its_turn_gives_it(cold: int, image
     drives = [call.body["drive_id"] for call in build_calls(spec) if call.target.startswith("/drives/")]
     for place in list_places(spec):
         assert place.node == f"/dev/vd{chr(ord('a') + drives.index(place.drive))}"
+
+
+def test_a_restored_vm_has_its_own_taps_behind_the_cards_that_were_saved() -> None:
+    other = NetDevice("net-9", "02:00:00:00:00:09", (), tap="tap9_kata")
+    own = SPEC._replace(devices=(*SPEC.devices[:-1], other))
+    [card] = [call.body for call in build_calls(SPEC) if call.target.startswith("/network-interfaces/")]
+    assert describe_restoring(own).body["network_overrides"] == [
+        {"iface_id": card["iface_id"], "host_dev_name": "tap9_kata"}
+    ]
 
 
 def test_names_are_letters_and_digits() -> None:

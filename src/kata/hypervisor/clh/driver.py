@@ -1,6 +1,6 @@
 """The Cloud Hypervisor driver: shows it what the VM needs, starts it confined, and has it make the VM."""
 
-import asyncio
+import json
 import os
 import re
 import socket
@@ -8,17 +8,18 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from kata.config.model import HypervisorConfig
-from kata.errors import HostError, KataError, NotFoundError, StartError, UnsupportedError
+from kata.errors import HostError, NotFoundError, UnsupportedError
 from kata.hypervisor.accelerator import choose_accelerator
-from kata.hypervisor.cell import Cell
-from kata.hypervisor.clh.request import IMAGE, INITRD, KERNEL, VSOCK_SOCKET, name_disk, name_share
+from kata.hypervisor.cell import VSOCK_SOCKET, Cell
+from kata.hypervisor.clh.request import MEMORY, SAVED, SAVED_FILES, build_vm, name_share
 from kata.hypervisor.clh.vm import ClhVm
 from kata.hypervisor.confinement import confine
 from kata.hypervisor.console import Console
 from kata.hypervisor.driver import Capabilities
 from kata.hypervisor.identity import derive_user_id
 from kata.hypervisor.rest import RestApi
-from kata.hypervisor.spec import BlockDevice, SharedFs, VmSpec
+from kata.hypervisor.saved import describe_kvm_host
+from kata.hypervisor.spec import SharedFs, VmSpec
 from kata.sys.landlock import find_landlock_version
 from kata.sys.program import find_program
 from kata.transport.boundedlog import BoundedLog
@@ -68,6 +69,7 @@ class CloudHypervisor:
             multi_queue=True,
             pause=True,
             balloon=True,
+            template=True,
             vcpu_hotplug=True,
             memory_hotplug=True,
             connects_shares=True,
@@ -77,12 +79,17 @@ class CloudHypervisor:
         return f"{spec_directory}/{_CELL}/{VSOCK_SOCKET}"
 
     def identify(self, spec: VmSpec) -> tuple[str, tuple[str, ...]]:
-        raise UnsupportedError(f"sandbox {spec.id}: VMs of Cloud Hypervisor are not saved")
+        """All that it is asked for, without what one sandbox has for itself, its version, kernel and processor."""
+        common = build_vm(spec._replace(id="", directory="", saved="", savable=True), landlock=self._landlock)
+        lines = ["Cloud Hypervisor", self.version, json.dumps(common), *describe_kvm_host()]
+        files = (self.path, spec.kernel, spec.initrd, spec.image)
+        return "\n".join(lines), tuple(path for path in files if path)
 
     async def start(self, spec: VmSpec, *, timeout: float = 30.0) -> ClhVm:
         console, vmm_console = socket.socketpair()
         events, vmm_events = socket.socketpair()
-        cell = Cell(f"{spec.directory}/{_CELL}", derive_user_id(spec.id))
+        more = spec.memory_mib if spec.savable or spec.saved else 0
+        cell = Cell(f"{spec.directory}/{_CELL}", derive_user_id(spec.id), more_mib=more)
         with ExitStack() as temporary, ExitStack() as undo:
             temporary.callback(vmm_console.close)
             temporary.callback(vmm_events.close)
@@ -110,16 +117,7 @@ class CloudHypervisor:
             undo.callback(api.close)
             vm = ClhVm(spec, child, api, cell, Console(console, console_log), events, undo.pop_all())
             temporary.close()
-        try:
-            async with asyncio.timeout(timeout):
-                await vm.run_or_end(asyncio.create_task(vm.create(landlock=self._landlock)))
-        except BaseException as error:
-            # Cancelled or failed: the VM is nobody's, so it goes, and what it said goes into the error.
-            ending = await vm.stop(timeout=0)
-            if isinstance(error, KataError | TimeoutError):
-                reason = str(error) or f"Cloud Hypervisor did not start the VM within {timeout:g} s"
-                raise StartError("hypervisor", reason, console=ending.console) from error
-            raise
+        await vm.bring_up(vm.create(landlock=self._landlock), timeout=timeout)
         return vm
 
 
@@ -130,15 +128,16 @@ def build_arguments(path: str, api: int, events: int) -> list[str]:
 
 def _fill_cell(cell: Cell, spec: VmSpec) -> None:
     """Show the VMM the files, disks and sockets of a spec. Raise ConfigError."""
-    cell.show_file(KERNEL, spec.kernel, sandbox=spec.id)
-    for name, path in ((INITRD, spec.initrd), (IMAGE, spec.image)):
-        if path:
-            cell.show_file(name, path, sandbox=spec.id)
+    cell.show_vm(spec)
     for device in spec.devices:
-        if isinstance(device, BlockDevice):
-            cell.show_disk(name_disk(device.id), device.path, readonly=device.readonly)
-        elif isinstance(device, SharedFs):
+        if isinstance(device, SharedFs):
             cell.show_socket(name_share(device.tag), device.path)
+    if spec.savable or spec.saved:
+        cell.make_file(MEMORY, spec.memory_mib << 20)
+    if spec.saved:
+        cell.make_directory(SAVED)
+        for name, inside in SAVED_FILES.items():
+            cell.show_file(inside, f"{spec.saved}/{name}", sandbox=spec.id)
 
 
 def find_binary(path: str, state_directory: str | None) -> tuple[str, str]:

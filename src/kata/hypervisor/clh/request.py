@@ -7,6 +7,7 @@ are names in the VMM's own directory, where it starts.
 from typing import Any
 
 from kata.errors import ConfigError, UnsupportedError
+from kata.hypervisor.cell import IMAGE, INITRD, KERNEL, VSOCK_SOCKET, name_disk
 from kata.hypervisor.spec import (
     Balloon,
     BlockDevice,
@@ -18,15 +19,15 @@ from kata.hypervisor.spec import (
     VmSpec,
 )
 
-VSOCK_SOCKET = "vsock.sock"
-KERNEL, INITRD, IMAGE = "kernel", "initrd", "image"
+MEMORY = "memory"
+SAVED = "saved"
+"""Names in the cell of the file of the guest's memory, and of the directory of a VM that is saved or restored."""
+
+SAVED_FILES = {"config": f"{SAVED}/config.json", "state": f"{SAVED}/state.json"}
+"""What is in that directory, by the names that it has outside."""
+
 _MIB = 1 << 20
 _HOTPLUG_UNIT_MIB = 128  # its alignment of memory that comes later
-
-
-def name_disk(device_id: str) -> str:
-    """The name of a disk's node in the cell."""
-    return f"disk-{device_id}"
 
 
 def name_share(tag: str) -> str:
@@ -60,8 +61,7 @@ def build_vm(spec: VmSpec, *, landlock: bool) -> dict[str, Any]:
             case BlockDevice():
                 disks.append(describe_disk(device))
             case SharedFs():
-                queues = {"num_queues": 1, "queue_size": device.queue_size}
-                shares.append({"tag": device.tag, "socket": name_share(device.tag), **queues})
+                shares.append(describe_share(device))
             case HybridVsock():
                 config["vsock"] = {"cid": device.cid, "socket": VSOCK_SOCKET}
             case Rng():
@@ -95,6 +95,10 @@ def _describe_payload(spec: VmSpec) -> dict[str, Any]:
 
 
 def _describe_memory(spec: VmSpec) -> dict[str, Any]:
+    if spec.savable:
+        # It leaves a file that is shared out of what it saves, and takes it as it is when it restores.
+        zone = {"id": "ram", "size": spec.memory_mib * _MIB, "file": MEMORY, "shared": True}
+        return {"size": 0, "zones": [zone]}
     # Shared, because vhost-user daemons map the guest's memory.
     memory: dict[str, Any] = {"size": spec.memory_mib * _MIB, "shared": True, "hugepages": spec.hugepages}
     more = (spec.max_memory_mib - spec.memory_mib) // _HOTPLUG_UNIT_MIB * _HOTPLUG_UNIT_MIB
@@ -123,6 +127,22 @@ def describe_net(device: NetDevice) -> dict[str, Any]:
     Without the MTU: it would set the tap's too, which its user may not. The tap has it, and the agent sets the guest's.
     """
     return {"id": device.id, "mac": device.mac, "num_queues": 2 * len(device.taps)}
+
+
+def describe_share(device: SharedFs) -> dict[str, Any]:
+    """The body of vm.add-fs."""
+    queues = {"num_queues": 1, "queue_size": device.queue_size}
+    return {"tag": device.tag, "socket": name_share(device.tag), **queues}
+
+
+def describe_snapshot() -> dict[str, Any]:
+    """The body of vm.snapshot."""
+    return {"destination_url": f"file://{SAVED}"}
+
+
+def describe_restoring(*, paused: bool) -> dict[str, Any]:
+    """The body of vm.restore."""
+    return {"source_url": f"file://{SAVED}", "resume": not paused}
 
 
 def describe_vfio(device: VfioDevice) -> dict[str, Any]:

@@ -7,20 +7,27 @@ import socket
 from contextlib import ExitStack
 from typing import Any
 
-from kata.errors import DeadlineError, ExistsError, GuestError, NotFoundError
-from kata.hypervisor.cell import Cell
+from kata.errors import DeadlineError, ExistsError, GuestError, NotFoundError, StateError
+from kata.hypervisor.cell import Cell, name_disk
 from kata.hypervisor.clh.request import (
+    MEMORY,
+    SAVED,
+    SAVED_FILES,
     build_vm,
     describe_disk,
     describe_growth,
     describe_net,
+    describe_restoring,
+    describe_share,
+    describe_snapshot,
     describe_vfio,
-    name_disk,
+    name_share,
     read_slot,
 )
 from kata.hypervisor.console import Console
-from kata.hypervisor.rest import RestApi, RestProcess
-from kata.hypervisor.spec import BlockDevice, DiskAddress, NetDevice, PciAddress, VfioDevice, VmSpec, VmState
+from kata.hypervisor.rest import CALL_TIMEOUT, RestApi, RestProcess
+from kata.hypervisor.saved import fill_memory, write_saved_file, write_saved_memory
+from kata.hypervisor.spec import BlockDevice, DiskAddress, NetDevice, PciAddress, SharedFs, VfioDevice, VmSpec, VmState
 from kata.transport.child import Child
 
 _API = "/api/v1"
@@ -83,11 +90,16 @@ class ClhVm(RestProcess):
             return
         self._child.send_signal(signal.SIGKILL)
 
-    async def _put(self, call: str, body: object = None, *, descriptors: tuple[int, ...] = ()) -> Any:
-        return await self.api.call("PUT", f"{_API}/{call}", body, descriptors=descriptors)
+    async def _put(
+        self, call: str, body: object = None, *, descriptors: tuple[int, ...] = (), timeout: float = CALL_TIMEOUT
+    ) -> Any:
+        return await self.api.call("PUT", f"{_API}/{call}", body, descriptors=descriptors, timeout=timeout)
 
     async def create(self, *, landlock: bool) -> None:
         """Make the VM with its cards, and boot it unless it is to be paused."""
+        if self.spec.saved:
+            await self._restore()
+            return
         await self.api.wait_served()
         await self._put("vm.create", build_vm(self.spec, landlock=landlock))
         for device in self.spec.devices:
@@ -97,6 +109,24 @@ class ClhVm(RestProcess):
                 await self._put("vm.add-device", describe_vfio(device))
         if not self.spec.paused:
             await self.resume()
+
+    async def _restore(self) -> None:
+        fill_memory(self.spec.saved, f"{self.cell.path}/{MEMORY}")  # while it starts
+        await self.api.wait_served()
+        await self._put("vm.restore", describe_restoring(paused=self.spec.paused))
+        self._booted = True
+
+    async def save(self, directory: str, *, timeout: float) -> None:
+        if not self.spec.savable:
+            raise StateError(f"sandbox {self.spec.id} was not started as a VM that can be saved")
+        self.cell.make_directory(SAVED)
+        await self.pause()
+        await self._put("vm.snapshot", describe_snapshot(), timeout=timeout)
+        for name, inside in SAVED_FILES.items():
+            with self.cell.read_file(inside) as file:
+                write_saved_file(file, f"{directory}/{name}")
+        with self.cell.read_file(MEMORY) as file:
+            write_saved_memory(file, directory)
 
     async def query_state(self) -> VmState:
         if self.has_ended:
@@ -142,6 +172,15 @@ class ClhVm(RestProcess):
             return self._read_address(device.id, answer)
         except BaseException:
             self._plugged.discard(device.id)
+            raise
+
+    async def plug_share(self, device: SharedFs) -> PciAddress:
+        self._reserve(device.tag)
+        self.cell.show_socket(name_share(device.tag), device.path)
+        try:
+            return self._read_address(device.tag, await self._put("vm.add-fs", describe_share(device)))
+        except BaseException:
+            self._plugged.discard(device.tag)
             raise
 
     async def plug_vfio(self, device: VfioDevice) -> PciAddress:

@@ -1,6 +1,6 @@
 """The Firecracker driver: a jail with what the VM needs, Firecracker in it by its jailer, and the calls to start it."""
 
-import asyncio
+import json
 import os
 import re
 import socket
@@ -8,16 +8,17 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from kata.config.model import HypervisorConfig
-from kata.errors import HostError, KataError, NotFoundError, StartError, UnsupportedError
+from kata.errors import HostError, NotFoundError, UnsupportedError
 from kata.hypervisor.accelerator import choose_accelerator
-from kata.hypervisor.cell import Cell
+from kata.hypervisor.cell import VSOCK_SOCKET, Cell
 from kata.hypervisor.console import Console
 from kata.hypervisor.driver import Capabilities
-from kata.hypervisor.firecracker.request import EMPTY, IMAGE, INITRD, KERNEL, VSOCK_SOCKET, name_disk
+from kata.hypervisor.firecracker.request import EMPTY, MEMORY, STATE, build_calls
 from kata.hypervisor.firecracker.vm import FirecrackerVm
 from kata.hypervisor.identity import derive_user_id
 from kata.hypervisor.rest import RestApi
-from kata.hypervisor.spec import BlockDevice, VmSpec
+from kata.hypervisor.saved import describe_kvm_host
+from kata.hypervisor.spec import VmSpec
 from kata.sys.digest import digest_bytes
 from kata.sys.program import find_program
 from kata.transport.boundedlog import BoundedLog
@@ -66,24 +67,31 @@ class Firecracker:
             channels=("hybrid-vsock",),
             accelerator="kvm",
             block_hotplug=True,
+            pause=True,
             balloon=True,
+            template=True,
             opens_taps=True,
         )
 
     def find_hybrid_socket(self, spec_directory: str, sandbox: str) -> str:
         return f"{self._find_cell(spec_directory, sandbox).path}/{VSOCK_SOCKET}"
 
-    def _find_cell(self, spec_directory: str, sandbox: str) -> Cell:
+    def _find_cell(self, spec_directory: str, sandbox: str, *, more_mib: int = 0) -> Cell:
         # The directory that jailer(1) makes itself of its arguments.
         below = f"{os.path.basename(os.path.realpath(self.path))}/{name_jail(sandbox)}/root"
-        return Cell(f"{spec_directory}/{_JAIL}", derive_user_id(sandbox), below=below)
+        return Cell(f"{spec_directory}/{_JAIL}", derive_user_id(sandbox), below=below, more_mib=more_mib)
 
     def identify(self, spec: VmSpec) -> tuple[str, tuple[str, ...]]:
-        raise UnsupportedError(f"sandbox {spec.id}: VMs of Firecracker are not saved")
+        """All that it is asked for, without what one sandbox has for itself, its version, kernel and processor."""
+        common = spec._replace(id="", directory="", saved="", savable=True)
+        lines = ["Firecracker", self.version, json.dumps(build_calls(common)), *describe_kvm_host()]
+        files = (self.path, spec.kernel, spec.initrd, spec.image)
+        return "\n".join(lines), tuple(path for path in files if path)
 
     async def start(self, spec: VmSpec, *, timeout: float = 30.0) -> FirecrackerVm:
         console, vmm_console = socket.socketpair()
-        cell = self._find_cell(spec.directory, spec.id)
+        # It writes all of the memory when it saves a VM.
+        cell = self._find_cell(spec.directory, spec.id, more_mib=spec.memory_mib if spec.savable else 0)
         limit = self.settings.console_limit
         with ExitStack() as temporary, ExitStack() as undo:
             temporary.callback(vmm_console.close)
@@ -104,16 +112,7 @@ class Firecracker:
             undo.callback(api.close)
             vm = FirecrackerVm(spec, child, api, cell, Console(console, console_log), undo.pop_all())
             temporary.close()
-        try:
-            async with asyncio.timeout(timeout):
-                await vm.run_or_end(asyncio.create_task(vm.create()))
-        except BaseException as error:
-            # Cancelled or failed: the VM is nobody's, so it goes, and what it said goes into the error.
-            ending = await vm.stop(timeout=0)
-            if isinstance(error, KataError | TimeoutError):
-                reason = str(error) or f"Firecracker did not start the VM within {timeout:g} s"
-                raise StartError("hypervisor", reason, console=ending.console) from error
-            raise
+        await vm.bring_up(vm.create(), timeout=timeout)
         return vm
 
 
@@ -143,14 +142,11 @@ def _open_log(spec: VmSpec, name: str, limit: int, undo: ExitStack) -> BoundedLo
 
 def _fill_cell(cell: Cell, spec: VmSpec) -> None:
     """Show Firecracker the files and disks of a spec. Raise ConfigError."""
-    cell.show_file(KERNEL, spec.kernel, sandbox=spec.id)
-    for name, path in ((INITRD, spec.initrd), (IMAGE, spec.image)):
-        if path:
-            cell.show_file(name, path, sandbox=spec.id)
+    cell.show_vm(spec)
     cell.make_file(EMPTY, _SECTOR)
-    for device in spec.devices:
-        if isinstance(device, BlockDevice):
-            cell.show_disk(name_disk(device.id), device.path, readonly=device.readonly)
+    if spec.saved:
+        for name in (MEMORY, STATE):
+            cell.show_file(name, f"{spec.saved}/{name}", sandbox=spec.id)
 
 
 def find_binary(path: str, state_directory: str | None) -> tuple[str, str]:

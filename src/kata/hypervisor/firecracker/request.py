@@ -10,10 +10,12 @@ them, some read-only, because which they are cannot change either.
 from typing import Any, NamedTuple
 
 from kata.errors import ConfigError, UnsupportedError
+from kata.hypervisor.cell import IMAGE, INITRD, KERNEL, VSOCK_SOCKET, name_disk
 from kata.hypervisor.spec import Balloon, BlockDevice, HybridVsock, NetDevice, Rng, VmSpec
 
-VSOCK_SOCKET = "vsock.sock"
-KERNEL, INITRD, IMAGE = "kernel", "initrd", "image"
+MEMORY, STATE = "memory", "state"
+"""Names in the jail of the files of a VM that is saved or restored."""
+
 EMPTY = "empty"
 """The file behind a disk with nothing in it."""
 
@@ -43,11 +45,6 @@ class Place(NamedTuple):
     readonly: bool
 
 
-def name_disk(device_id: str) -> str:
-    """The name of a disk's node in the jail."""
-    return f"disk-{device_id}"
-
-
 def build_calls(spec: VmSpec) -> list[Call]:
     """All that comes before the start of the VM. Raise ConfigError, UnsupportedError for a device that it has not."""
     _check(spec)
@@ -64,8 +61,15 @@ def build_calls(spec: VmSpec) -> list[Call]:
     ]
     disks += [(place.drive, EMPTY, place.readonly) for place in list_places(spec)]
     calls += [_describe_disk(*disk) for disk in disks]
+    calls += [_describe_card(spec, name, card) for name, card in _list_cards(spec)]
     calls += [call for device in spec.devices if (call := _describe_device(spec, device)) is not None]
     return calls
+
+
+def _list_cards(spec: VmSpec) -> list[tuple[str, NetDevice]]:
+    """The network cards by names that say which one each is: so a restored VM's are found by their turn."""
+    cards = [device for device in spec.devices if isinstance(device, NetDevice)]
+    return [(f"n{number}", card) for number, card in enumerate(cards)]
 
 
 def list_places(spec: VmSpec) -> list[Place]:
@@ -102,16 +106,17 @@ def describe_exchange(place: Place, path: str) -> Call:
     return Call("PATCH", f"/drives/{place.drive}", {"drive_id": place.drive, "path_on_host": path})
 
 
+def _describe_card(spec: VmSpec, name: str, card: NetDevice) -> Call:
+    if not card.tap:
+        raise UnsupportedError(f"sandbox {spec.id}: Firecracker opens taps by their names")
+    body: dict[str, Any] = {"iface_id": name, "host_dev_name": card.tap, "guest_mac": card.mac}
+    return Call("PUT", f"/network-interfaces/{name}", body)
+
+
 def _describe_device(spec: VmSpec, device: object) -> Call | None:
     match device:
-        case BlockDevice():
+        case BlockDevice() | NetDevice():
             return None
-        case NetDevice():
-            if not device.tap:
-                raise UnsupportedError(f"sandbox {spec.id}: Firecracker opens taps by their names")
-            name = "".join(sign for sign in device.id if sign.isalnum())
-            card = {"iface_id": name, "host_dev_name": device.tap, "guest_mac": device.mac}
-            return Call("PUT", f"/network-interfaces/{name}", card)
         case HybridVsock():
             return Call("PUT", "/vsock", {"guest_cid": device.cid, "uds_path": VSOCK_SOCKET})
         case Rng():
@@ -124,3 +129,14 @@ def _describe_device(spec: VmSpec, device: object) -> Call | None:
 
 
 START = Call("PUT", "/actions", {"action_type": "InstanceStart"})
+PAUSE = Call("PATCH", "/vm", {"state": "Paused"})
+RESUME = Call("PATCH", "/vm", {"state": "Resumed"})
+SAVE = Call("PUT", "/snapshot/create", {"snapshot_type": "Full", "snapshot_path": STATE, "mem_file_path": MEMORY})
+
+
+def describe_restoring(spec: VmSpec) -> Call:
+    """The call that makes a VM of a saved one, with other taps behind its cards. Its memory is copied as it writes."""
+    cards = [{"iface_id": name, "host_dev_name": card.tap} for name, card in _list_cards(spec)]
+    memory = {"backend_type": "File", "backend_path": MEMORY}
+    body = {"snapshot_path": STATE, "mem_backend": memory, "resume_vm": not spec.paused, "network_overrides": cards}
+    return Call("PUT", "/snapshot/load", body)

@@ -1,26 +1,35 @@
 """A running Firecracker."""
 
 import asyncio
-from contextlib import ExitStack
+import signal
+from contextlib import ExitStack, suppress
 
 from kata.errors import ExistsError, NotFoundError, StateError
-from kata.hypervisor.cell import Cell
+from kata.hypervisor.cell import Cell, name_disk
 from kata.hypervisor.console import Console
 from kata.hypervisor.driver import VmExit
 from kata.hypervisor.firecracker.request import (
     EMPTY,
+    MEMORY,
+    PAUSE,
+    RESUME,
+    SAVE,
     START,
+    STATE,
     Call,
     Place,
     build_calls,
     describe_exchange,
+    describe_restoring,
     list_places,
-    name_disk,
 )
-from kata.hypervisor.rest import RestApi, RestProcess
+from kata.hypervisor.rest import CALL_TIMEOUT, RestApi, RestProcess
+from kata.hypervisor.saved import write_saved_file, write_saved_memory
 from kata.hypervisor.spec import BlockDevice, DiskAddress, VmSpec, VmState
+from kata.sys.process import is_stopped
 from kata.transport.child import Child, Ending
 
+_MOMENT = 0.005
 _STATES: dict[str, VmState] = {"Not started": "created", "Running": "running", "Paused": "paused"}
 
 
@@ -33,16 +42,23 @@ class FirecrackerVm(RestProcess):
     def __init__(self, spec: VmSpec, child: Child, api: RestApi, cell: Cell, console: Console, undo: ExitStack) -> None:
         super().__init__(spec, child, api, cell, console, undo)
         self._started = False
+        self._stopped = False
         self._free = list_places(spec)
         self._plugged: dict[str, Place] = {}
         self._plugging = asyncio.Lock()
 
-    async def _call(self, call: Call) -> None:
-        await self.api.call(call.method, call.target, call.body)
+    async def _call(self, call: Call, *, timeout: float = CALL_TIMEOUT) -> None:
+        if self._stopped:
+            raise StateError(f"the VM of sandbox {self.spec.id} is paused")
+        await self.api.call(call.method, call.target, call.body, timeout=timeout)
 
     async def create(self) -> None:
         """Describe the VM, and start it unless it is to be paused."""
         await self.api.wait_served()
+        if self.spec.saved:
+            await self._call(describe_restoring(self.spec))
+            self._started = True
+            return
         for call in build_calls(self.spec):
             await self._call(call)
         if not self.spec.paused:
@@ -51,14 +67,41 @@ class FirecrackerVm(RestProcess):
     async def query_state(self) -> VmState:
         if self.has_ended:
             return "ended"
+        if self._stopped:
+            return "paused"
         return _STATES.get(str((await self.api.call("GET", "/"))["state"]), "ended")
 
+    async def pause(self) -> None:
+        """Stop the whole process.
+
+        Firecracker 1.16 can pause a VM, but one that it resumed hears nothing over vsock any more (its issue 6100).
+        """
+        self._child.send_signal(signal.SIGSTOP)
+        self._stopped = True
+        with suppress(OSError):  # it has ended
+            while not is_stopped(self.pid):  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(_MOMENT)
+
     async def resume(self) -> None:
-        """Start a VM that was described only. Raise UnsupportedError for one that runs."""
-        if self._started:
-            await super().resume()
-        await self._call(START)
-        self._started = True
+        """Let a VM go on that was paused, or start one that was described only."""
+        if self._stopped:
+            self._child.send_signal(signal.SIGCONT)
+            self._stopped = False
+        elif self._started:
+            await self._call(RESUME)
+        else:
+            await self._call(START)
+            self._started = True
+
+    async def save(self, directory: str, *, timeout: float) -> None:
+        if not self.spec.savable:
+            raise StateError(f"sandbox {self.spec.id} was not started as a VM that can be saved")
+        await self._call(PAUSE)
+        await self._call(SAVE, timeout=timeout)
+        with self.cell.read_file(STATE) as file:
+            write_saved_file(file, f"{directory}/{STATE}")
+        with self.cell.read_file(MEMORY) as file:
+            write_saved_memory(file, directory)
 
     def _describe_exit(self, ending: Ending) -> VmExit:
         leaving = super()._describe_exit(ending)

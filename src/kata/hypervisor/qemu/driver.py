@@ -18,6 +18,7 @@ from kata.hypervisor.qemu.binary import QemuBinary, find_binary
 from kata.hypervisor.qemu.saved import SavedVm
 from kata.hypervisor.qemu.vhostnet import lend_vhost
 from kata.hypervisor.qemu.vm import QemuVm
+from kata.hypervisor.saved import describe_kvm_host
 from kata.hypervisor.spec import BlockDevice, Device, NetDevice, SerialPort, VmSpec
 from kata.sys.unixsocket import listen_unix
 from kata.transport.boundedlog import BoundedLog
@@ -70,6 +71,7 @@ class Qemu:
             fs_share=True,
             block_hotplug=has_pci,
             scsi=has_pci,
+            ports=has_pci,
             net_hotplug=has_pci,
             vfio=has_pci,
             multi_queue=True,
@@ -170,7 +172,7 @@ class Qemu:
         machine = self._describe_machine()
         lines = ["QEMU", str(self.binary.version), *build_arguments(common, machine, descriptors)]
         if machine.accelerator == "kvm":
-            lines += [os.uname().release, _describe_processor()]
+            lines += describe_kvm_host()
         files = (self.binary.path, spec.kernel, spec.initrd, spec.image, machine.firmware)
         return "\n".join(lines), tuple(path for path in files if path)
 
@@ -208,14 +210,6 @@ class Qemu:
 
 def _lend_vhost(device: Device, stack: ExitStack) -> Device:
     return stack.enter_context(lend_vhost(device)) if isinstance(device, NetDevice) else device
-
-
-def _describe_processor() -> str:
-    """What the host's processor is and can, as the kernel tells it in /proc/cpuinfo of the first."""
-    wanted = ("vendor_id", "cpu family", "model", "stepping", "microcode", "flags", "bugs")
-    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-        first = file.read().partition("\n\n")[0]
-    return "\n".join(line for line in first.splitlines() if line.partition("\t")[0].strip() in wanted)
 
 
 def _open_for_vmm(sandbox_id: str, path: str, flags: int) -> int:

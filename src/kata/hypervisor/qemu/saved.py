@@ -1,13 +1,11 @@
-"""A saved VM as the QEMU driver keeps it: `memory`, a sparse file of the guest's memory, and `state`, all the rest."""
+"""A saved VM as QEMU reads it: its memory from a file, all the rest from a stream."""
 
 import fcntl
 import os
 
 from kata.errors import HostError, NotFoundError
-from kata.hypervisor.memory import copy_memory, write_memory
-
-MEMORY = "memory"
-STATE = "state"
+from kata.hypervisor.memory import copy_memory
+from kata.hypervisor.saved import MEMORY, STATE
 
 
 class SavedVm:
@@ -54,16 +52,3 @@ class SavedVm:
         """Close every descriptor. May be repeated."""
         while self._open:
             os.close(self._open.pop())
-
-
-def write_saved_memory(memory: int, directory: str) -> None:
-    """Write the memory of a VM that stands still. Raise HostError."""
-    path = f"{directory}/{MEMORY}"
-    try:
-        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            write_memory(memory, target)
-        finally:
-            os.close(target)
-    except OSError as error:
-        raise HostError(f"the memory of a VM cannot be written to {path}: {error.strerror}") from error

@@ -12,8 +12,8 @@ from kata.hypervisor.console import Console
 from kata.hypervisor.driver import VmExit
 from kata.hypervisor.qemu.arguments import list_cards_in_ports
 from kata.hypervisor.qemu.hotplug import Hotplug
-from kata.hypervisor.qemu.saved import STATE, write_saved_memory
 from kata.hypervisor.qemu.vhostnet import lend_vhost
+from kata.hypervisor.saved import STATE, write_saved_memory
 from kata.hypervisor.spec import BlockDevice, DiskAddress, NetDevice, PciAddress, SharedFs, VfioDevice, VmSpec, VmState
 from kata.protocol.qmp import Event
 from kata.transport.boundedlog import BoundedLog
