@@ -34,6 +34,7 @@ _CODE = b"\x66\x49\x75\xfc\xf4"  # 16-bit mode: dec ecx; jnz back; hlt
 _FIRST_TURNS = 1 << 14
 _LAST_TURNS = 1 << 26
 _LONG_ENOUGH = 0.02
+_TRIES = 3
 
 
 def measure_speed(device: str = "/dev/kvm") -> float:
@@ -52,7 +53,8 @@ def measure_speed(device: str = "/dev/kvm") -> float:
     _point_code_segment_at_zero(vcpu)
     turns = _FIRST_TURNS
     while True:
-        elapsed = _run_turns(vcpu, shared, turns)
+        # The quickest of a few: on a busy host one may wait for a processor longer than it runs.
+        elapsed = min(_run_turns(vcpu, shared, turns) for _ in range(_TRIES))
         if elapsed >= _LONG_ENOUGH or turns >= _LAST_TURNS:
             # The process ends with this; the kernel takes the descriptors back.
             return 2 * turns / elapsed
