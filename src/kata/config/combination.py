@@ -13,6 +13,14 @@ from kata.config.model import (
     Configuration,
 )
 
+_LIMITERS = ("clh", "firecracker")
+"""Drivers whose VMMs limit what disks and cards move by themselves."""
+
+_CARDS = ("rx_", "tx_")
+"""How options of limits begin that the host's kernel keeps, with any driver."""
+
+_CONFIDENTIAL = "clh"
+
 
 class Finding(NamedTuple):
     """A value that does not go with the rest: an error where there is a `hint`, else something to be told."""
@@ -49,6 +57,8 @@ def list_findings(config: Configuration) -> Iterator[Finding]:
             "is false, and enable_hugepages is true",
             "memory that is plugged in is ordinary pages",
         )
+    yield from _list_useless_limits(config)
+    yield from _list_confidential(config)
     model = config.runtime.internetworking_model
     if vm.tx_rate_limiter_max_rate and model == "none":
         hint = "internetworking_model is none, so whoever connects the taps limits what they send"
@@ -67,3 +77,29 @@ def list_findings(config: Configuration) -> Iterator[Finding]:
         from kata.config.annotations import list_unoffered  # noqa: PLC0415 - only where the operator opened some
 
         yield from (Finding("hypervisor", "enable_annotations", *finding) for finding in list_unoffered(vm))
+
+
+def _list_useless_limits(config: Configuration) -> Iterator[Finding]:
+    if config.driver in _LIMITERS:
+        return
+    for key, value in config.hypervisor._asdict().items():
+        if "_rate_limiter_" in key and not key.startswith(_CARDS) and value:
+            reason = f"{config.driver} limits nothing by itself: there are rx_ and tx_rate_limiter_max_rate"
+            yield Finding("hypervisor", key, reason)
+
+
+def _list_confidential(config: Configuration) -> Iterator[Finding]:
+    vm = config.hypervisor
+    if vm.firmware and not vm.confidential_guest:
+        yield Finding("hypervisor", "firmware", "only confidential guests have one: the kernel is started directly")
+    if not vm.confidential_guest:
+        return
+    if config.driver != _CONFIDENTIAL:
+        hint = f"{config.driver} has no confidential guests here; Cloud Hypervisor has them, with TDX"
+        yield Finding("hypervisor", "confidential_guest", "is true, which cannot be had", hint)
+    elif not vm.firmware:
+        hint = "set firmware to the TDVF or TD-Shim image that the guest is to start with"
+        yield Finding("hypervisor", "confidential_guest", "is true, and firmware is not set", hint)
+    elif vm.shared_fs != NO_SHARED_FS:
+        hint = 'set shared_fs = "none": virtiofsd would read and write the memory of the guest'
+        yield Finding("hypervisor", "confidential_guest", f"is true, and shared_fs is {vm.shared_fs}", hint)

@@ -35,14 +35,13 @@ def _vital(kind: str, reason: str, *same: Any) -> Foreign:
     return Foreign(kind, reason, (*_NEUTRAL[kind], *same), is_vital=True)
 
 
-_TEE = "there are no confidential guests"
+_TEE = "of confidential guests there are those of Cloud Hypervisor with TDX"
 _VIRTIO_MEM = "memory is always plugged in by virtio-mem, which needs no slots"
 _BLOCK = "disks are as QEMU makes them by itself"
 _VFIO = "devices of the host are not passed through"
 _VHOST_USER = "vhost-user devices are not implemented"
 _SWAP = "swap in the guest is not implemented"
 _DUMP = "dumps of the guest's memory are not implemented"
-_RATE = "of rate limits there are rx_rate_limiter_max_rate and tx_rate_limiter_max_rate"
 _NUMA = "the guest has one NUMA node"
 _HUGE = "the VM's memory is ordinary pages"
 _FIRMWARE = "QEMU starts the kernel directly"
@@ -71,7 +70,6 @@ HYPERVISOR: dict[str, Foreign] = {
     "rootless_user.uid": _ignored("int", "QEMU's user id is chosen for each sandbox"),
     "rootless_user.gid": _ignored("int", "QEMU's group id is chosen for each sandbox"),
     "rootless_user.groups": _ignored("list", "QEMU is in no groups but its own"),
-    "firmware": _ignored("str", _FIRMWARE),
     "firmware_volume": _ignored("str", _FIRMWARE),
     "pflashes": _ignored("list", _FIRMWARE),
     "seccompsandbox": _ignored("str", _SECCOMP, "on,obsolete=deny,spawn=deny,resourcecontrol=deny"),
@@ -118,14 +116,6 @@ HYPERVISOR: dict[str, Foreign] = {
     "dbg_monitor_socket": _ignored("str", "QEMU has one monitor, which is the runtime's"),
     "disable_nesting_checks": _exactly("bool", "there are no such checks", True, False),
     "disable_nested_virtualization": _vital("bool", "it is not implemented for QEMU"),
-    "net_rate_limiter_bw_max_rate": _ignored("int", _RATE),
-    "net_rate_limiter_bw_one_time_burst": _ignored("int", _RATE),
-    "net_rate_limiter_ops_max_rate": _ignored("int", _RATE),
-    "net_rate_limiter_ops_one_time_burst": _ignored("int", _RATE),
-    "disk_rate_limiter_bw_max_rate": _ignored("int", _RATE),
-    "disk_rate_limiter_bw_one_time_burst": _ignored("int", _RATE),
-    "disk_rate_limiter_ops_max_rate": _ignored("int", _RATE),
-    "disk_rate_limiter_ops_one_time_burst": _ignored("int", _RATE),
     "entropy_source": _ignored("str", "QEMU draws the guest's entropy from getrandom(2)", "/dev/urandom"),
     "valid_entropy_sources": _exactly(
         "list", "no annotation sets entropy_source", [], ["/dev/urandom", "/dev/random", ""]
@@ -137,7 +127,6 @@ HYPERVISOR: dict[str, Foreign] = {
     "guest_swap_size_percent": _ignored("int", _SWAP, 100),
     "guest_swap_create_threshold_secs": _ignored("int", _SWAP, 60),
     "use_legacy_serial": _exactly("bool", "the console is the machine's serial port", True, False),
-    "confidential_guest": _vital("bool", _TEE),
     "sev_snp_guest": _vital("bool", _TEE),
     "snp_id_block": _vital("str", _TEE),
     "snp_id_auth": _vital("str", _TEE),

@@ -98,6 +98,26 @@ class HypervisorConfig(NamedTuple):
     """The most that each network card of a VM receives. 0: no limit."""
     tx_rate_limiter_max_rate: Annotated[int, Range(0, 10**12, "bits a second")] = 0
     """The most that each network card of a VM sends. 0: no limit."""
+    disk_rate_limiter_bw_max_rate: Annotated[int, Range(0, 10**12, "bits a second")] = 0
+    """The most that each disk of a container or a volume moves. 0: no limit. With Cloud Hypervisor and Firecracker."""
+    disk_rate_limiter_bw_one_time_burst: Annotated[int, Range(0, 10**12, "bits")] = 0
+    """What each disk may move beyond that, once."""
+    disk_rate_limiter_ops_max_rate: Annotated[int, Range(0, 10**12, "requests a second")] = 0
+    """The most requests that each disk of a container or a volume takes. 0: no limit. Likewise."""
+    disk_rate_limiter_ops_one_time_burst: Annotated[int, Range(0, 10**12, "requests")] = 0
+    """What each disk may take beyond that, once."""
+    net_rate_limiter_bw_max_rate: Annotated[int, Range(0, 10**12, "bits a second")] = 0
+    """The most that each network card sends, and receives. 0: no limit. Cloud Hypervisor or Firecracker sees to it."""
+    net_rate_limiter_bw_one_time_burst: Annotated[int, Range(0, 10**12, "bits")] = 0
+    """What each network card may move beyond that, once."""
+    net_rate_limiter_ops_max_rate: Annotated[int, Range(0, 10**12, "packets a second")] = 0
+    """The most packets that each network card sends, and receives. 0: no limit. Likewise."""
+    net_rate_limiter_ops_one_time_burst: Annotated[int, Range(0, 10**12, "packets")] = 0
+    """What each network card may move beyond that, once."""
+    confidential_guest: bool = False
+    """Run VMs that the host cannot look into. With Cloud Hypervisor on a host with Intel's TDX; others refuse it."""
+    firmware: Annotated[str, Path()] = ""
+    """What a confidential guest starts with: a TDVF or TD-Shim image. All others start their kernel directly."""
     enable_hugepages: bool = False
     """Take the VM's memory from the huge pages that the host has reserved (`vm.nr_hugepages`). A VM for which too few
     are free is refused."""

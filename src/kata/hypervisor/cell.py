@@ -19,7 +19,7 @@ from kata.sys.loop import attach_loop, update_size
 from kata.sys.mount import bind, unmount
 from kata.sys.unixsocket import listen_unix
 
-KERNEL, INITRD, IMAGE, VSOCK_SOCKET = "kernel", "initrd", "image", "vsock.sock"
+KERNEL, INITRD, IMAGE, FIRMWARE, VSOCK_SOCKET = "kernel", "initrd", "image", "firmware", "vsock.sock"
 _ROOM_MIB = 64
 """For sockets and nodes, and for a copy of the VMM, which Firecracker's jailer makes. Only use takes memory."""
 
@@ -61,7 +61,7 @@ class Cell:
     def show_vm(self, spec: VmSpec) -> None:
         """Show the files and disks of a VM. Raise ConfigError."""
         self.show_file(KERNEL, spec.kernel, sandbox=spec.id)
-        for name, path in ((INITRD, spec.initrd), (IMAGE, spec.image)):
+        for name, path in ((INITRD, spec.initrd), (IMAGE, spec.image), (FIRMWARE, spec.firmware)):
             if path:
                 self.show_file(name, path, sandbox=spec.id)
         for device in spec.devices:

@@ -98,6 +98,7 @@ class VmSpec(NamedTuple):
     devices can be plugged in later, besides those that are in a port already. `paused` leaves the vCPUs stopped until
     `resume`.
     `hugepages` takes all of the memory from the host's reserved huge pages, at once.
+    `firmware` makes it a confidential guest, which starts with that, and whose memory the host cannot read.
     `scsi` gives it a SCSI controller, to which disks are plugged in later, and none of them takes a port.
 
     A VM that is `savable` can be saved. `saved` is the directory where another one was, which this one goes on from:
@@ -121,6 +122,7 @@ class VmSpec(NamedTuple):
     savable: bool = False
     saved: str = ""
     scsi: bool = False
+    firmware: str = ""
 
 
 class PciAddress(NamedTuple):

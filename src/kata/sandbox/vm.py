@@ -232,17 +232,15 @@ def open_line_of(site: Site, host: Host) -> Line:
 
 def find_obstacle(config: Configuration, size: VmSize, host: Host) -> str:
     """Return why VMs of this configuration and size cannot be copies of a template, or an empty string."""
-    if not config.factory.enable_template:
-        return "enable_template is off"
-    if not host.capabilities.template:
-        return f"{host.hypervisor.name} has no templates"
-    if config.hypervisor.enable_hugepages:
-        return "its memory is of huge pages"
-    if size.most_memory_mib or size.most_vcpus:
-        return "it is to grow and shrink with its containers"
-    if host.channel == "vsock":
-        return "the guest channel is vsock"
-    return ""
+    obstacles = (
+        (not config.factory.enable_template, "enable_template is off"),
+        (not host.capabilities.template, f"{host.hypervisor.name} has no templates"),
+        (config.hypervisor.enable_hugepages, "its memory is of huge pages"),
+        (config.hypervisor.confidential_guest, "nobody can save a confidential guest"),
+        (bool(size.most_memory_mib or size.most_vcpus), "it is to grow and shrink with its containers"),
+        (host.channel == "vsock", "the guest channel is vsock"),
+    )
+    return next((reason for is_so, reason in obstacles if is_so), "")
 
 
 def count_template_ports(config: HypervisorConfig) -> int:
@@ -383,6 +381,7 @@ def _describe_vm(site: Site, size: VmSize, host: Host, line: Line, own: Sequence
         max_vcpus=size.most_vcpus,
         max_memory_mib=size.most_memory_mib,
         hugepages=config.enable_hugepages,
+        firmware=config.firmware if config.confidential_guest else "",
         kernel_parameters=tuple(list_kernel_parameters(site.config, host.artifacts, line.server)),
         devices=tuple(devices),
     )

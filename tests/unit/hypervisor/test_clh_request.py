@@ -1,11 +1,15 @@
 """What Cloud Hypervisor is asked for, checked against its own description of its interface."""
 
+from contextlib import nullcontext
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kata.config.model import HypervisorConfig
 from kata.errors import ConfigError, UnsupportedError
-from kata.hypervisor.clh.driver import build_arguments
+from kata.hypervisor.clh.driver import build_arguments, check_confidential
 from kata.hypervisor.clh.request import (
     build_vm,
     describe_disk,
@@ -17,6 +21,7 @@ from kata.hypervisor.clh.request import (
     describe_vfio,
     read_slot,
 )
+from kata.hypervisor.ratelimit import read_limits
 from kata.hypervisor.spec import (
     Balloon,
     BlockDevice,
@@ -37,6 +42,15 @@ SPEC = describe_vm(
     SharedFs("kataShared", -1, 512, "/run/box/virtiofsd.sock"),
     BlockDevice("data", "/dev/sdx", readonly=True, direct=True),
     NetDevice("net0", "02:00:00:00:00:01", (7, 8)),
+)
+
+LIMITS = read_limits(
+    HypervisorConfig(
+        disk_rate_limiter_bw_max_rate=8000,
+        disk_rate_limiter_bw_one_time_burst=16000,
+        disk_rate_limiter_ops_max_rate=30,
+        net_rate_limiter_bw_max_rate=4000,
+    )
 )
 
 
@@ -101,6 +115,40 @@ def test_the_memory_of_a_vm_that_is_saved_is_a_file_of_ours(description: Descrip
     description.check_request("PUT", "/vm.create", config)
     zone = {"id": "ram", "size": 512 << 20, "file": "memory", "shared": True}
     assert config["memory"] == {"size": 0, "zones": [zone]}
+
+
+def test_a_confidential_guest_is_one_of_tdx_that_starts_with_its_firmware(description: Description) -> None:
+    config = build_vm(SPEC._replace(firmware="/opt/tdvf.fd"), landlock=True)
+    description.check_request("PUT", "/vm.create", config)
+    assert config["platform"] == {"tdx": True}
+    assert config["payload"]["firmware"] == "firmware"
+    assert "platform" not in build_vm(SPEC, landlock=True)
+
+
+@pytest.mark.parametrize(("said", "is_there"), [("Y\n", True), ("N\n", False), (None, False)])
+def test_a_confidential_guest_is_refused_where_the_host_has_no_tdx(
+    tmp_path: Path, said: str | None, is_there: bool
+) -> None:
+    parameter = tmp_path / "tdx"
+    if said is not None:
+        parameter.write_text(said)
+    refused = nullcontext() if is_there else pytest.raises(UnsupportedError, match="this host has no TDX")
+    with refused:
+        check_confidential(SPEC._replace(firmware="/opt/tdvf.fd"), str(parameter))
+    check_confidential(SPEC, str(parameter))
+
+
+def test_limits_of_disks_and_cards_are_described(description: Description) -> None:
+    disk = describe_disk(BlockDevice("data", "/dev/sdx"), LIMITS.disk)
+    card = describe_net(NetDevice("net0", "02:00:00:00:00:01", (5,)), LIMITS.net)
+    description.check_request("PUT", "/vm.add-disk", disk)
+    description.check_request("PUT", "/vm.add-net", card)
+    description.check_request("PUT", "/vm.create", build_vm(SPEC, LIMITS, landlock=True))
+    assert disk["rate_limiter_config"] == {
+        "bandwidth": {"size": 1000, "refill_time": 1000, "one_time_burst": 2000},
+        "ops": {"size": 30, "refill_time": 1000},
+    }
+    assert card["rate_limiter_config"] == {"bandwidth": {"size": 500, "refill_time": 1000}}
 
 
 def test_a_card_has_a_queue_for_each_direction_of_each_tap() -> None:

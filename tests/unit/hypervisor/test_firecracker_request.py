@@ -17,6 +17,7 @@ from kata.hypervisor.firecracker.request import (
     describe_restoring,
     list_places,
 )
+from kata.hypervisor.ratelimit import RateLimit, RateLimits
 from kata.hypervisor.spec import Balloon, BlockDevice, HybridVsock, NetDevice, Rng, SharedFs, VfioDevice
 from openapi import load_description
 from vmspec import describe_vm
@@ -66,6 +67,21 @@ def test_a_place_for_a_disk_has_the_node_that_its_turn_gives_it(cold: int, image
     drives = [call.body["drive_id"] for call in build_calls(spec) if call.target.startswith("/drives/")]
     for place in list_places(spec):
         assert place.node == f"/dev/vd{chr(ord('a') + drives.index(place.drive))}"
+
+
+def test_limits_hold_for_every_disk_but_the_image_and_for_both_directions_of_a_card() -> None:
+    limits = RateLimits(RateLimit(bytes_a_second=1000, burst_bytes=7), RateLimit(requests_a_second=10))
+    description = load_description("firecracker")
+    calls = build_calls(SPEC, limits)
+    for call in calls:
+        description.check_request(call.method, call.target, call.body)
+    bucket = {"bandwidth": {"size": 1000, "refill_time": 1000, "one_time_burst": 7}}
+    drives = {call.body["drive_id"]: call.body for call in calls if call.target.startswith("/drives/")}
+    assert {name: body.get("rate_limiter") for name, body in drives.items()} == dict.fromkeys(drives, bucket) | {
+        "image": None
+    }
+    [card] = [call.body for call in calls if call.target.startswith("/network-interfaces/")]
+    assert card["rx_rate_limiter"] == card["tx_rate_limiter"] == {"ops": {"size": 10, "refill_time": 1000}}
 
 
 def test_a_restored_vm_has_its_own_taps_behind_the_cards_that_were_saved() -> None:

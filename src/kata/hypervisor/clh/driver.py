@@ -17,9 +17,11 @@ from kata.hypervisor.confinement import confine
 from kata.hypervisor.console import Console
 from kata.hypervisor.driver import Capabilities
 from kata.hypervisor.identity import derive_user_id
+from kata.hypervisor.ratelimit import RateLimits, read_limits
 from kata.hypervisor.rest import RestApi
 from kata.hypervisor.saved import describe_kvm_host
 from kata.hypervisor.spec import SharedFs, VmSpec
+from kata.sys.file import read_text
 from kata.sys.landlock import find_landlock_version
 from kata.sys.program import find_program
 from kata.transport.boundedlog import BoundedLog
@@ -31,6 +33,7 @@ _PROGRAM = "cloud-hypervisor"
 _VERSION = re.compile(r"cloud-hypervisor v(\d+)(\.\d+)*")
 _CELL = "cell"
 _API_SOCKET = "api.sock"
+_YES = ("Y", "1")
 _LEAST_LANDLOCK = 3
 """The version of Landlock's interface that Cloud Hypervisor asks the kernel for, that of Linux 6.2."""
 
@@ -40,6 +43,9 @@ class ClhSettings(NamedTuple):
 
     path: str = _PROGRAM
     accelerator: str = "auto"
+    limits: RateLimits = RateLimits()
+    tdx: str = "/sys/module/kvm_intel/parameters/tdx"
+    """Where the kernel says whether it runs TDX guests."""
     console_limit: int = 1 << 20
     """Bytes of the guest's console that are kept, and of the VMM's own words."""
 
@@ -80,12 +86,15 @@ class CloudHypervisor:
 
     def identify(self, spec: VmSpec) -> tuple[str, tuple[str, ...]]:
         """All that it is asked for, without what one sandbox has for itself, its version, kernel and processor."""
-        common = build_vm(spec._replace(id="", directory="", saved="", savable=True), landlock=self._landlock)
+        common = build_vm(
+            spec._replace(id="", directory="", saved="", savable=True), self.settings.limits, landlock=self._landlock
+        )
         lines = ["Cloud Hypervisor", self.version, json.dumps(common), *describe_kvm_host()]
         files = (self.path, spec.kernel, spec.initrd, spec.image)
         return "\n".join(lines), tuple(path for path in files if path)
 
     async def start(self, spec: VmSpec, *, timeout: float = 30.0) -> ClhVm:
+        check_confidential(spec, self.settings.tdx)
         console, vmm_console = socket.socketpair()
         events, vmm_events = socket.socketpair()
         more = spec.memory_mib if spec.savable or spec.saved else 0
@@ -115,10 +124,25 @@ class CloudHypervisor:
             undo.callback(console_log.close)
             api = RestApi(f"{cell.path}/{_API_SOCKET}", f"Cloud Hypervisor of sandbox {spec.id}")
             undo.callback(api.close)
-            vm = ClhVm(spec, child, api, cell, Console(console, console_log), events, undo.pop_all())
+            vm = ClhVm(
+                spec, child, api, cell, Console(console, console_log), events, undo.pop_all(), self.settings.limits
+            )
             temporary.close()
         await vm.bring_up(vm.create(landlock=self._landlock), timeout=timeout)
         return vm
+
+
+def check_confidential(spec: VmSpec, parameter: str) -> None:
+    """Raise UnsupportedError for a confidential guest where the kernel's `parameter` does not say that it runs any."""
+    if not spec.firmware:
+        return
+    try:
+        answer = read_text(parameter).strip()
+    except OSError:
+        answer = "not there"
+    if answer not in _YES:
+        reason = f"sandbox {spec.id} is to be a confidential guest, and this host has no TDX"
+        raise UnsupportedError(reason, hint=f"{parameter} is {answer}; boot a host that has it with kvm_intel.tdx=1")
 
 
 def build_arguments(path: str, api: int, events: int) -> list[str]:
@@ -161,4 +185,6 @@ def find_binary(path: str, state_directory: str | None) -> tuple[str, str]:
 
 def open_configured(config: HypervisorConfig, state_directory: str | None) -> CloudHypervisor:
     """The driver as the operator wants it."""
-    return CloudHypervisor(ClhSettings(config.path or _PROGRAM, config.accelerator), state_directory)
+    return CloudHypervisor(
+        ClhSettings(config.path or _PROGRAM, config.accelerator, read_limits(config)), state_directory
+    )

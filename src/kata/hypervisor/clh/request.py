@@ -7,7 +7,8 @@ are names in the VMM's own directory, where it starts.
 from typing import Any
 
 from kata.errors import ConfigError, UnsupportedError
-from kata.hypervisor.cell import IMAGE, INITRD, KERNEL, VSOCK_SOCKET, name_disk
+from kata.hypervisor.cell import FIRMWARE, IMAGE, INITRD, KERNEL, VSOCK_SOCKET, name_disk
+from kata.hypervisor.ratelimit import NO_LIMIT, UNLIMITED, RateLimit, RateLimits, describe_limit
 from kata.hypervisor.spec import (
     Balloon,
     BlockDevice,
@@ -35,7 +36,7 @@ def name_share(tag: str) -> str:
     return f"fs-{tag}.sock"
 
 
-def build_vm(spec: VmSpec, *, landlock: bool) -> dict[str, Any]:
+def build_vm(spec: VmSpec, limits: RateLimits = UNLIMITED, *, landlock: bool) -> dict[str, Any]:
     """The body of vm.create. Raise ConfigError for a VM that cannot be, UnsupportedError for a device it has not.
 
     Network cards are no part of it: their descriptors go with a call of their own, `describe_net`.
@@ -54,12 +55,14 @@ def build_vm(spec: VmSpec, *, landlock: bool) -> dict[str, Any]:
     if landlock:
         # What is plugged in later appears in this directory.
         config["landlock_rules"] = [{"path": ".", "access": "rw"}]
+    if spec.firmware:
+        config["platform"] = {"tdx": True}
     disks = [] if spec.image is None else [_describe_image()]
     shares: list[dict[str, Any]] = []
     for device in spec.devices:
         match device:
             case BlockDevice():
-                disks.append(describe_disk(device))
+                disks.append(describe_disk(device, limits.disk))
             case SharedFs():
                 shares.append(describe_share(device))
             case HybridVsock():
@@ -91,6 +94,8 @@ def _check(spec: VmSpec) -> None:
 
 def _describe_payload(spec: VmSpec) -> dict[str, Any]:
     payload = {"kernel": KERNEL, "cmdline": " ".join(spec.kernel_parameters)}
+    if spec.firmware:
+        payload["firmware"] = FIRMWARE
     return {**payload, "initramfs": INITRD} if spec.initrd else payload
 
 
@@ -110,10 +115,10 @@ def _describe_image() -> dict[str, Any]:
     return {"id": "image", "path": IMAGE, "readonly": True, "image_type": "Raw"}
 
 
-def describe_disk(device: BlockDevice) -> dict[str, Any]:
+def describe_disk(device: BlockDevice, limit: RateLimit = NO_LIMIT) -> dict[str, Any]:
     """The body of vm.add-disk. The guest reads 20 characters of serial at most."""
     disk = {"id": device.id, "path": name_disk(device.id), "readonly": device.readonly, "direct": device.direct}
-    return {**disk, "image_type": "Raw", "serial": device.id[:20]}
+    return {**disk, "image_type": "Raw", "serial": device.id[:20], **describe_limit("rate_limiter_config", limit)}
 
 
 def describe_growth(device_id: str, size: int) -> dict[str, Any]:
@@ -121,12 +126,13 @@ def describe_growth(device_id: str, size: int) -> dict[str, Any]:
     return {"id": device_id, "desired_size": size}
 
 
-def describe_net(device: NetDevice) -> dict[str, Any]:
+def describe_net(device: NetDevice, limit: RateLimit = NO_LIMIT) -> dict[str, Any]:
     """The body of vm.add-net. The taps' descriptors travel with it; a queue is one direction of a tap.
 
     Without the MTU: it would set the tap's too, which its user may not. The tap has it, and the agent sets the guest's.
     """
-    return {"id": device.id, "mac": device.mac, "num_queues": 2 * len(device.taps)}
+    card = {"id": device.id, "mac": device.mac, "num_queues": 2 * len(device.taps)}
+    return {**card, **describe_limit("rate_limiter_config", limit)}
 
 
 def describe_share(device: SharedFs) -> dict[str, Any]:

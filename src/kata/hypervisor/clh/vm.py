@@ -25,6 +25,7 @@ from kata.hypervisor.clh.request import (
     read_slot,
 )
 from kata.hypervisor.console import Console
+from kata.hypervisor.ratelimit import RateLimits
 from kata.hypervisor.rest import CALL_TIMEOUT, RestApi, RestProcess
 from kata.hypervisor.saved import fill_memory, write_saved_file, write_saved_memory
 from kata.hypervisor.spec import BlockDevice, DiskAddress, NetDevice, PciAddress, SharedFs, VfioDevice, VmSpec, VmState
@@ -52,9 +53,11 @@ class ClhVm(RestProcess):
         console: Console,
         events: socket.socket,
         undo: ExitStack,
+        limits: RateLimits,
     ) -> None:
         super().__init__(spec, child, api, cell, console, undo)
         self._events = events
+        self._limits = limits
         self._said = b""
         self._booted = False
         self._plugged: set[str] = set()
@@ -101,10 +104,10 @@ class ClhVm(RestProcess):
             await self._restore()
             return
         await self.api.wait_served()
-        await self._put("vm.create", build_vm(self.spec, landlock=landlock))
+        await self._put("vm.create", build_vm(self.spec, self._limits, landlock=landlock))
         for device in self.spec.devices:
             if isinstance(device, NetDevice):
-                await self._put("vm.add-net", describe_net(device), descriptors=device.taps)
+                await self._put("vm.add-net", describe_net(device, self._limits.net), descriptors=device.taps)
             elif isinstance(device, VfioDevice):
                 await self._put("vm.add-device", describe_vfio(device))
         if not self.spec.paused:
@@ -153,7 +156,9 @@ class ClhVm(RestProcess):
         name = name_disk(device.id)
         try:
             self.cell.show_disk(name, device.path, readonly=device.readonly)
-            address = self._read_address(device.id, await self._put("vm.add-disk", describe_disk(device)))
+            address = self._read_address(
+                device.id, await self._put("vm.add-disk", describe_disk(device, self._limits.disk))
+            )
             return DiskAddress("blk", address.path)
         except BaseException:
             self._plugged.discard(device.id)
@@ -168,7 +173,7 @@ class ClhVm(RestProcess):
     async def plug_net(self, device: NetDevice) -> PciAddress:
         self._reserve(device.id)
         try:
-            answer = await self._put("vm.add-net", describe_net(device), descriptors=device.taps)
+            answer = await self._put("vm.add-net", describe_net(device, self._limits.net), descriptors=device.taps)
             return self._read_address(device.id, answer)
         except BaseException:
             self._plugged.discard(device.id)

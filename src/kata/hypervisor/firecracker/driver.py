@@ -16,6 +16,7 @@ from kata.hypervisor.driver import Capabilities
 from kata.hypervisor.firecracker.request import EMPTY, MEMORY, STATE, build_calls
 from kata.hypervisor.firecracker.vm import FirecrackerVm
 from kata.hypervisor.identity import derive_user_id
+from kata.hypervisor.ratelimit import RateLimits, read_limits
 from kata.hypervisor.rest import RestApi
 from kata.hypervisor.saved import describe_kvm_host
 from kata.hypervisor.spec import VmSpec
@@ -40,6 +41,7 @@ class FirecrackerSettings(NamedTuple):
     path: str = _PROGRAM
     jailer: str = _JAILER
     accelerator: str = "auto"
+    limits: RateLimits = RateLimits()
     console_limit: int = 1 << 20
     """Bytes of the guest's console that are kept, and of each of the VMM's logs."""
 
@@ -84,7 +86,12 @@ class Firecracker:
     def identify(self, spec: VmSpec) -> tuple[str, tuple[str, ...]]:
         """All that it is asked for, without what one sandbox has for itself, its version, kernel and processor."""
         common = spec._replace(id="", directory="", saved="", savable=True)
-        lines = ["Firecracker", self.version, json.dumps(build_calls(common)), *describe_kvm_host()]
+        lines = [
+            "Firecracker",
+            self.version,
+            json.dumps(build_calls(common, self.settings.limits)),
+            *describe_kvm_host(),
+        ]
         files = (self.path, spec.kernel, spec.initrd, spec.image)
         return "\n".join(lines), tuple(path for path in files if path)
 
@@ -110,7 +117,9 @@ class Firecracker:
             child = start_child(name, argv, log=log, output=vmm_console.fileno())
             api = RestApi(f"{cell.path}/{_API_SOCKET}", name)
             undo.callback(api.close)
-            vm = FirecrackerVm(spec, child, api, cell, Console(console, console_log), undo.pop_all())
+            vm = FirecrackerVm(
+                spec, child, api, cell, Console(console, console_log), undo.pop_all(), self.settings.limits
+            )
             temporary.close()
         await vm.bring_up(vm.create(), timeout=timeout)
         return vm
@@ -169,5 +178,7 @@ def find_binary(path: str, state_directory: str | None) -> tuple[str, str]:
 
 def open_configured(config: HypervisorConfig, state_directory: str | None) -> Firecracker:
     """The driver as the operator wants it."""
-    settings = FirecrackerSettings(config.path or _PROGRAM, config.jailer_path or _JAILER, config.accelerator)
+    settings = FirecrackerSettings(
+        config.path or _PROGRAM, config.jailer_path or _JAILER, config.accelerator, read_limits(config)
+    )
     return Firecracker(settings, state_directory)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from kata.errors import ConfigError, UnsupportedError
 from kata.hypervisor.cell import IMAGE, INITRD, KERNEL, VSOCK_SOCKET, name_disk
+from kata.hypervisor.ratelimit import NO_LIMIT, UNLIMITED, RateLimit, RateLimits, describe_limit
 from kata.hypervisor.spec import Balloon, BlockDevice, HybridVsock, NetDevice, Rng, VmSpec
 
 MEMORY, STATE = "memory", "state"
@@ -45,7 +46,7 @@ class Place(NamedTuple):
     readonly: bool
 
 
-def build_calls(spec: VmSpec) -> list[Call]:
+def build_calls(spec: VmSpec, limits: RateLimits = UNLIMITED) -> list[Call]:
     """All that comes before the start of the VM. Raise ConfigError, UnsupportedError for a device that it has not."""
     _check(spec)
     boot = {"kernel_image_path": KERNEL, "boot_args": " ".join((*spec.kernel_parameters, *_PARAMETERS))}
@@ -54,14 +55,15 @@ def build_calls(spec: VmSpec) -> list[Call]:
         Call("PUT", "/boot-source", {**boot, "initrd_path": INITRD} if spec.initrd else boot),
         Call("PUT", "/machine-config", {**machine, "huge_pages": "2M"} if spec.hugepages else machine),
     ]
-    disks = [(IMAGE, IMAGE, True)] if spec.image else []
-    disks += [
+    if spec.image:
+        calls.append(_describe_disk(IMAGE, IMAGE, readonly=True))
+    disks = [
         (f"d{number}", name_disk(device.id), device.readonly)
         for number, device in enumerate(device for device in spec.devices if isinstance(device, BlockDevice))
     ]
     disks += [(place.drive, EMPTY, place.readonly) for place in list_places(spec)]
-    calls += [_describe_disk(*disk) for disk in disks]
-    calls += [_describe_card(spec, name, card) for name, card in _list_cards(spec)]
+    calls += [_describe_disk(drive, path, limits.disk, readonly=readonly) for drive, path, readonly in disks]
+    calls += [_describe_card(spec, name, card, limits.net) for name, card in _list_cards(spec)]
     calls += [call for device in spec.devices if (call := _describe_device(spec, device)) is not None]
     return calls
 
@@ -95,10 +97,11 @@ def _check(spec: VmSpec) -> None:
         raise ConfigError(f"sandbox {spec.id} has both an image and an initrd", hint="set one of them")
 
 
-def _describe_disk(drive: str, path: str, readonly: bool) -> Call:
+def _describe_disk(drive: str, path: str, limit: RateLimit = NO_LIMIT, *, readonly: bool) -> Call:
     # What the guest flushes is on the disk then; the default forgets it.
-    disk = {"drive_id": drive, "path_on_host": path, "is_root_device": False, "is_read_only": readonly}
-    return Call("PUT", f"/drives/{drive}", {**disk, "cache_type": "Unsafe" if readonly else "Writeback"})
+    disk: dict[str, Any] = {"drive_id": drive, "path_on_host": path, "is_root_device": False, "is_read_only": readonly}
+    disk["cache_type"] = "Unsafe" if readonly else "Writeback"
+    return Call("PUT", f"/drives/{drive}", {**disk, **describe_limit("rate_limiter", limit)})
 
 
 def describe_exchange(place: Place, path: str) -> Call:
@@ -106,10 +109,11 @@ def describe_exchange(place: Place, path: str) -> Call:
     return Call("PATCH", f"/drives/{place.drive}", {"drive_id": place.drive, "path_on_host": path})
 
 
-def _describe_card(spec: VmSpec, name: str, card: NetDevice) -> Call:
+def _describe_card(spec: VmSpec, name: str, card: NetDevice, limit: RateLimit) -> Call:
     if not card.tap:
         raise UnsupportedError(f"sandbox {spec.id}: Firecracker opens taps by their names")
     body: dict[str, Any] = {"iface_id": name, "host_dev_name": card.tap, "guest_mac": card.mac}
+    body |= {**describe_limit("rx_rate_limiter", limit), **describe_limit("tx_rate_limiter", limit)}
     return Call("PUT", f"/network-interfaces/{name}", body)
 
 

@@ -23,6 +23,7 @@ from kata.hypervisor.firecracker.request import (
     describe_restoring,
     list_places,
 )
+from kata.hypervisor.ratelimit import RateLimits
 from kata.hypervisor.rest import CALL_TIMEOUT, RestApi, RestProcess
 from kata.hypervisor.saved import write_saved_file, write_saved_memory
 from kata.hypervisor.spec import BlockDevice, DiskAddress, VmSpec, VmState
@@ -39,8 +40,18 @@ class FirecrackerVm(RestProcess):
     name = "Firecracker"
     vcpu_threads = "fc_vcpu"
 
-    def __init__(self, spec: VmSpec, child: Child, api: RestApi, cell: Cell, console: Console, undo: ExitStack) -> None:
+    def __init__(
+        self,
+        spec: VmSpec,
+        child: Child,
+        api: RestApi,
+        cell: Cell,
+        console: Console,
+        undo: ExitStack,
+        limits: RateLimits,
+    ) -> None:
         super().__init__(spec, child, api, cell, console, undo)
+        self._limits = limits
         self._started = False
         self._stopped = False
         self._free = list_places(spec)
@@ -59,7 +70,7 @@ class FirecrackerVm(RestProcess):
             await self._call(describe_restoring(self.spec))
             self._started = True
             return
-        for call in build_calls(self.spec):
+        for call in build_calls(self.spec, self._limits):
             await self._call(call)
         if not self.spec.paused:
             await self.resume()
