@@ -97,7 +97,7 @@ async def _time_start(directory: Path, path: Path, saved: str) -> Start:
     host = probe_host(site)
     line = open_line_of(site, host)
     size = size_vm({}, config.hypervisor, measure_host())
-    spec = describe_template(site, size, host, line)._replace(savable=False, saved=saved)
+    spec = describe_template(site, size, host, line, ())._replace(savable=False, saved=saved)
     began = time.monotonic()
     machine = await host.hypervisor.start(spec, timeout=_TIMEOUT)
     try:

@@ -20,6 +20,7 @@ def find_traces(token: str, root: Path) -> set[str]:
     """
     return {
         *(f"process {pid}: {text}" for pid, text in list_processes(token)),
+        *(f"process {pid}: {text}" for pid, text in _list_jailed()),
         *(f"mount: {line}" for line in _find_lines("/proc/self/mountinfo", token)),
         *(f"socket: {line}" for line in _find_lines("/proc/net/unix", token)),
         *(f"cgroup: {path}" for path in _find_cgroups(token)),
@@ -91,6 +92,16 @@ def list_processes(token: str) -> list[tuple[int, str]]:
             if token in text or token in environment or token in os.readlink(f"/proc/{name}/cwd"):
                 found.append((int(name), text.strip()))
     return found
+
+
+def _list_jailed() -> Iterator[tuple[int, str]]:
+    """Yield Firecrackers, whose jails hide all that could have a token: in the lab each of them counts."""
+    if not os.environ.get("KATA_LAB"):
+        return
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):
+            if path.read_text() == "firecracker\n":
+                yield int(path.parent.name), path.with_name("cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
 def _find_lines(path: str, token: str) -> Iterator[str]:

@@ -74,21 +74,22 @@ def write_kata_configuration(place: Path, image: Path) -> Path:
 class Containerd:
     """One daemon of some version. `token` is in the name of each container, and of its namespace."""
 
-    def __init__(self, place: Path, image: Path, token: str, programs: Path, more: str = "") -> None:
-        """`programs` is the directory of `containerd` and the `ctr` of its version; `more` is of its configuration."""
+    def __init__(self, place: Path, image: Path | None, token: str, programs: Path, more: str = "") -> None:
+        """`programs` is the directory of `containerd` and the `ctr` of its version; `more` is of its configuration.
+
+        Without an `image` of the guest's, shims and their configuration are those that are installed.
+        """
         self.place = place
         self.programs = programs
         self.token = token
         self.address = f"{place}/c.sock"
         self._count = 0
-        shim = write_shim(place)
         (place / "config.toml").write_text(_CONFIG.format(place=place) + more)
-        configuration = write_kata_configuration(place, image)
-        self._environment = {
-            **os.environ,
-            "PATH": f"{shim.parent}:{os.environ['PATH']}",
-            "KATA_CONF_FILE": str(configuration),
-        }
+        self._environment = dict(os.environ)
+        if image is not None:
+            shim = write_shim(place)
+            self._environment["PATH"] = f"{shim.parent}:{os.environ['PATH']}"
+            self._environment["KATA_CONF_FILE"] = str(write_kata_configuration(place, image))
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -160,18 +161,25 @@ class Containerd:
         assert done.code == 0, (words, done)
         return done.out
 
-    def run_container(self, *words: str, flags: tuple[str, ...] = (), stdin: str | None = None) -> Done:
+    def run_container(
+        self, *words: str, flags: tuple[str, ...] = (), stdin: str | None = None, runtime: str = RUNTIME
+    ) -> Done:
         """`ctr run --rm` with the runtime under test."""
-        return self.run("run", "--rm", "--runtime", RUNTIME, *flags, IMAGE, self.name("run"), *words, stdin=stdin)
+        return self.run("run", "--rm", "--runtime", runtime, *flags, IMAGE, self.name("run"), *words, stdin=stdin)
 
     @contextmanager
     def hold(
-        self, *words: str, flags: tuple[str, ...] = (), name: str = "", timeout: float = _TIMEOUT
+        self,
+        *words: str,
+        flags: tuple[str, ...] = (),
+        name: str = "",
+        timeout: float = _TIMEOUT,
+        runtime: str = RUNTIME,
     ) -> Iterator[str]:
         """Have a detached container during the block. `timeout` is for its start, in seconds."""
         name = name or self.name("held")
         try:
-            self.succeed("run", "-d", "--runtime", RUNTIME, *flags, IMAGE, name, *words, timeout=timeout)
+            self.succeed("run", "-d", "--runtime", runtime, *flags, IMAGE, name, *words, timeout=timeout)
             yield name
         finally:
             self.run("tasks", "delete", "--force", name)

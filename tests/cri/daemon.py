@@ -1,8 +1,8 @@
 """A containerd that serves Kubernetes' CRI, and its images from a registry.
 
-Its handlers are `kata`, by the words of kubernetes.md, `kata-qemu` with a configuration of its own, and `runc`; since
-containerd 2 also `kata-sandbox`, whose pods have no pause container, and `kata-streaming`, whose containers have no
-FIFOs either.
+Its handlers are `kata`, by the words of kubernetes.md, `kata-qemu` and `kata-fc` with configurations of their own, and
+`runc`; since containerd 2 also `kata-sandbox`, whose pods have no pause container, and `kata-streaming`, whose
+containers have no FIFOs either.
 """
 
 import json
@@ -18,6 +18,7 @@ from typing import Self
 from containerd.daemon import write_kata_configuration, write_shim
 from cri.images import PAUSE
 from howto import find_block
+from lab.job import find_vmm
 from netns import run_ip
 from peers import find_program
 from registry import Registry
@@ -61,6 +62,10 @@ state = "{place}/state"
     runtime_type = "io.containerd.kata-qemu.v2"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata-qemu.options]
       ConfigPath = "{place}/kata-qemu.toml"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata-fc]
+    runtime_type = "io.containerd.kata-fc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata-fc.options]
+      ConfigPath = "{place}/kata-fc.toml"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata-sandbox]
     runtime_type = "io.containerd.kata.v2"
     sandboxer = "shim"
@@ -119,10 +124,13 @@ class CriDaemon:
         self._registry = Registry()
         add_images(self._registry, place / "layers")
         shim = write_shim(place)
-        (shim.parent / "containerd-shim-kata-qemu-v2").symlink_to(shim.name)
+        for name in ("qemu", "fc"):
+            (shim.parent / f"containerd-shim-kata-{name}-v2").symlink_to(shim.name)
         configuration = write_kata_configuration(place, image)
         small = re.sub("default_memory = .*", f"default_memory = {SMALL_MEMORY}", configuration.read_text())
         (place / "kata-qemu.toml").write_text(f"{small}[runtime]\nstatic_sandbox_resource_mgmt = false\n")
+        programs = f'path = "{find_vmm("firecracker")}"\njailer_path = "{find_vmm("jailer")}"\n'
+        (place / "kata-fc.toml").write_text(f"[hypervisor.firecracker]\n{programs}")
         for name in ("hosts/_default", "net.d", "conf.d"):
             (place / name).mkdir(parents=True)
         (place / "net.d/10-test.conflist").write_text(json.dumps(_NETWORK))

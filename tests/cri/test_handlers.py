@@ -1,11 +1,14 @@
 """Several handlers of one containerd, as a RuntimeClass chooses among them, seen with crictl."""
 
 import platform
+import re
 
 import pytest
 
 from cri.crictl import Crictl
 from cri.daemon import SMALL_MEMORY
+from kata.hypervisor.accelerator import probe_accelerator
+from lab.job import find_vmm
 
 
 @pytest.mark.timeout(600)
@@ -37,6 +40,19 @@ def test_a_handler_that_containerd_does_not_have_is_refused(crictl: Crictl) -> N
     absent = Crictl(crictl.daemon, "absent")
     with pytest.raises(AssertionError, match=r"no runtime for .*absent.* is configured"), absent.hold_pod():
         pass
+
+
+def test_a_handler_of_a_hypervisor_that_needs_kvm_says_so_where_kvm_is_of_no_use(crictl: Crictl) -> None:
+    if find_vmm("firecracker") is None or find_vmm("jailer") is None:
+        pytest.skip("NO firecracker AND jailer on the PATH or in KATA_TEST_BIN")
+    report = probe_accelerator()
+    if report.accelerator == "kvm":
+        pytest.skip("KVM IS OF USE HERE: nothing refuses Firecracker")
+    firecracker = Crictl(crictl.daemon, "kata-fc")
+    with pytest.raises(AssertionError) as refused, firecracker.hold_pod():
+        pass
+    assert re.search(r"Firecracker needs KVM, and (KVM runs only|/dev/kvm)", str(refused.value))
+    assert "use QEMU" in str(refused.value)
 
 
 def _read_memory(pods: Crictl, container: str) -> int:

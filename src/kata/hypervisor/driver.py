@@ -1,6 +1,7 @@
 """What every hypervisor driver offers. The sandbox asks capabilities, never a driver's name."""
 
 import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from kata.errors import ConfigError
@@ -126,6 +127,14 @@ class Vm(Protocol):
         """The end of what the guest wrote to its console until now."""
 
 
+Started = Callable[[int], None]
+"""Takes the pid of a VMM that may outlive the caller, should that be killed before it has the VM."""
+
+
+def ignore_start(pid: int) -> None:
+    """Be told of a VMM, and do nothing."""
+
+
 class Hypervisor(Protocol):
     """A driver. `version` is its VMM's, `warning` what the operator should be told before a VM is started."""
 
@@ -143,8 +152,8 @@ class Hypervisor(Protocol):
     def identify(self, spec: "VmSpec") -> tuple[str, tuple[str, ...]]:
         """Return a text that is the same for VMs that can go on from each other saved, and the files that are in it."""
 
-    async def start(self, spec: "VmSpec", *, timeout: float) -> Vm:
-        """Start a VM; nothing is left behind when it fails.
+    async def start(self, spec: "VmSpec", *, timeout: float, started: Started = ignore_start) -> Vm:
+        """Start a VM; nothing is left behind when it fails. `started` is told of the VMM's process at once.
 
         Raise ConfigError for a file that cannot be opened or a VM that cannot be, HostError when the VMM cannot be run,
         and StartError with phase `hypervisor`, the VMM's last words and the end of the console when it gave up.

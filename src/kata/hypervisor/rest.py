@@ -10,12 +10,12 @@ from typing import Any
 from kata.errors import Code, GuestError, KataError, StartError
 from kata.hypervisor.cell import Cell
 from kata.hypervisor.console import Console
-from kata.hypervisor.driver import VmExit
+from kata.hypervisor.driver import Started, VmExit
 from kata.hypervisor.process import VmmProcess
 from kata.hypervisor.spec import VmSpec
 from kata.protocol.text import clean_text
 from kata.sys.process import list_threads
-from kata.sys.unixsocket import open_socket_node
+from kata.sys.unixsocket import connect_unix, open_socket_node
 from kata.transport.child import Child
 from kata.transport.http import fetch
 
@@ -34,12 +34,17 @@ class RestApi:
         self._node = -1
 
     async def wait_served(self) -> None:
-        """Wait until there is the socket, and keep to that one from then on, whatever comes in its place."""
+        """Wait until there is the socket, and keep to that one from then on, whatever comes in its place.
+
+        It is there before it is listened at.
+        """
         while self._node < 0:
             with suppress(FileNotFoundError):
                 self._node = open_socket_node(self._path)
                 self._path = f"/proc/self/fd/{self._node}"
-                return
+                break
+            await asyncio.sleep(_PAUSE)
+        while not _is_listened_at(self._path):  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(_PAUSE)
 
     def close(self) -> None:
@@ -72,6 +77,14 @@ class RestApi:
             raise GuestError(f"{self._peer} answered {target} with no JSON") from error
 
 
+def _is_listened_at(path: str) -> bool:
+    try:
+        connect_unix(path).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 def _find_reason(text: str) -> str:
     """Firecracker says `{"fault_message": …}`, Cloud Hypervisor a list from the outermost error to its cause."""
     with suppress(ValueError):
@@ -96,9 +109,10 @@ class RestProcess(VmmProcess):
         self.api = api
         self.cell = cell
 
-    async def bring_up(self, creating: Coroutine[Any, Any, None], *, timeout: float) -> None:
+    async def bring_up(self, creating: Coroutine[Any, Any, None], started: Started, *, timeout: float) -> None:
         """Have the VMM make the VM by the calls that are `creating` it; end it where that fails. Raise StartError."""
         try:
+            started(self.pid)
             async with asyncio.timeout(timeout):
                 await self._run_or_end(asyncio.create_task(creating))
         except BaseException as error:

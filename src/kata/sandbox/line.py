@@ -41,6 +41,11 @@ class Line(NamedTuple):
     hybrid: str = ""
 
     @property
+    def is_vsock(self) -> bool:
+        """Whether it is vsock of either kind: without it, each port is a Unix socket in the sandbox's directory."""
+        return bool(self.cid or self.hybrid)
+
+    @property
     def agent_url(self) -> str:
         """Where the agent is from the host's side; without vsock, the socket of the VMM that has one client at most."""
         if self.hybrid:
@@ -51,7 +56,7 @@ class Line(NamedTuple):
 
     async def connect(self, port: int, *, timeout: float) -> Client:
         """Open a ttrpc client on a logical port, trying for `timeout` seconds. Raise GuestError."""
-        if not (self.cid or self.hybrid):
+        if not self.is_vsock:
             return await connect_unix(find_port_socket(self.directory, port), "the agent", timeout=timeout)
         return await connect_socket(await self._dial(port, timeout), "the agent")
 

@@ -1,6 +1,7 @@
 """The maker of templates: boots a VM, lets its agent get ready, and saves it. A process of its own, or a command."""
 
 import asyncio
+import functools
 import os
 import sys
 from contextlib import AsyncExitStack
@@ -15,6 +16,7 @@ from kata.observe.timeline import Timeline
 from kata.resources.cgroup import join_cgroup
 from kata.resources.oom import set_oom_score
 from kata.sandbox.guest import Guest
+from kata.sandbox.ledger import find_ledger, record_process
 from kata.sandbox.recipe import Recipe, read_recipe
 from kata.sandbox.template import (
     Template,
@@ -100,6 +102,7 @@ def _make(site: Site, recipe: Recipe, host: Host, key: str, files: tuple[str, ..
         raise GuestError("no template was made: a file that it is made of changed meanwhile")
     size, kernel = recipe.size, host.artifacts.kernel
     summary = f"{size.vcpus} vCPUs, {size.memory_mib} MiB, {os.path.basename(kernel)}"
+    os.unlink(find_ledger(site.directory))  # what it names has ended
     _remove_logs(site.directory)
     finish_template(site.config.factory.template_path, key, summary, described)
 
@@ -112,7 +115,8 @@ async def _save(site: Site, recipe: Recipe, host: Host) -> None:
         spec = describe_template(site, recipe.size, host, line, cards)
         for card in cards:
             _make_tap(card, site.id, owned)
-        machine = await host.hypervisor.start(spec, timeout=_START_TIMEOUT)
+        note = functools.partial(record_process, site.directory)
+        machine = await host.hypervisor.start(spec, timeout=_START_TIMEOUT, started=note)
         owned.push_async_callback(machine.stop, timeout=_STOP_TIMEOUT)
         timeout = _PATIENCE * site.config.agent.dial_timeout
         guest = Guest(await line.connect(AGENT_PORT, timeout=timeout))

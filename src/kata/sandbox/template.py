@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from kata.errors import HostError
+from kata.sandbox.ledger import release_resources
 from kata.sys.digest import digest_bytes
 from kata.sys.file import read_text, replace_file
 from kata.sys.tree import remove_tree
@@ -139,9 +140,10 @@ def begin_template(place: str, key: str) -> str:
 
 
 def discard_unfinished(place: str) -> list[str]:
-    """Remove what makers left that died. Call with the place's lock. Return the names."""
+    """Remove what makers left that died, and end their VMMs. Call with the place's lock. Return the names."""
     names = _list_unfinished(place)
     for name in names:
+        release_resources(f"{place}/{name}")
         remove_tree(f"{place}/{name}")
     return names
 

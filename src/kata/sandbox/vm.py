@@ -1,6 +1,7 @@
 """The VM of a sandbox with all that belongs to it on the host: share, virtiofsd, VMM, the line to the agent."""
 
 import asyncio
+import functools
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
@@ -290,9 +291,9 @@ async def _start(
             else:
                 own = [*shared, *_place_cards(cards, plan)]
                 spec = _describe_vm(site, size, host, line, own)._replace(hotplug_ports=plan.ports, scsi=plan.scsi)
-            machine = await host.hypervisor.start(spec, timeout=_VMM_TIMEOUT)
+            note = functools.partial(record_process, site.directory)
+            machine = await host.hypervisor.start(spec, timeout=_VMM_TIMEOUT, started=note)
             owned.push_async_callback(machine.stop, timeout=_STOP_TIMEOUT)
-            record_process(site.directory, machine.pid)
             set_oom_score(machine.pid, 0)
             if site.vcpu_cgroup:  # before the guest's first page: memory stays accounted where it was touched
                 join_vcpus(site.vcpu_cgroup, machine.pid, (await machine.list_vcpu_threads()).values())
@@ -315,9 +316,18 @@ async def _start(
             owned.callback(guest.client.close)
             if saved and not host.capabilities.net_hotplug:
                 await _take_over_cards(guest, cards)
-        logger = asyncio.create_task(copy_agent_log(line, f"{site.directory}/agent.log"))
-        owned.callback(logger.cancel)
+        await _listen_to_guest(site, line, owned)
         return SandboxVm(guest, share, machine, virtiofsd, owned.pop_all(), line.agent_url, size, oom)
+
+
+async def _listen_to_guest(site: Site, line: Line, owned: AsyncExitStack) -> None:
+    """Keep what the agent logs, and let users into its debug console."""
+    logger = asyncio.create_task(copy_agent_log(line, f"{site.directory}/agent.log"))
+    owned.callback(logger.cancel)
+    if site.config.agent.debug_console_enabled and line.is_vsock:
+        from kata.sandbox.consoleline import serve_console  # noqa: PLC0415 - few want it
+
+        owned.callback((await serve_console(line)).close)
 
 
 def _place_cards(cards: Sequence[NetDevice], plan: Plan) -> list[Device]:

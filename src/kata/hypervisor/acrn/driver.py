@@ -15,7 +15,7 @@ from kata.errors import ConfigError, HostError, NotFoundError, StartError, Unsup
 from kata.hypervisor.acrn.arguments import build_arguments
 from kata.hypervisor.acrn.vm import AcrnVm
 from kata.hypervisor.console import Console
-from kata.hypervisor.driver import Capabilities
+from kata.hypervisor.driver import Capabilities, Started, ignore_start
 from kata.hypervisor.spec import VmSpec
 from kata.sys.program import find_program
 from kata.transport.boundedlog import BoundedLog
@@ -74,7 +74,7 @@ class Acrn:
     def identify(self, spec: VmSpec) -> tuple[str, tuple[str, ...]]:
         raise UnsupportedError(f"sandbox {spec.id}: VMs of ACRN are not saved")
 
-    async def start(self, spec: VmSpec, *, timeout: float = 30.0) -> AcrnVm:  # noqa: ARG002 - it has no first word
+    async def start(self, spec: VmSpec, *, timeout: float = 30.0, started: Started = ignore_start) -> AcrnVm:  # noqa: ARG002 - it has no first word
         _check_kernel(spec)
         cpus = self.settings.cpus or tuple(range(1, spec.vcpus + 1))
         argv = build_arguments(spec, self.path, self.settings.name, cpus=cpus[: spec.vcpus])
@@ -94,6 +94,7 @@ class Acrn:
                 )
             except HostError as error:
                 raise StartError("hypervisor", error.message, hint=error.hint) from error
+            started(child.pid)
             return AcrnVm(spec, child, Console(console, console_log), undo.pop_all())
 
 

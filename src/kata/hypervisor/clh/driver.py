@@ -15,7 +15,7 @@ from kata.hypervisor.clh.request import MEMORY, SAVED, SAVED_FILES, build_vm, na
 from kata.hypervisor.clh.vm import ClhVm
 from kata.hypervisor.confinement import confine
 from kata.hypervisor.console import Console
-from kata.hypervisor.driver import Capabilities
+from kata.hypervisor.driver import Capabilities, Started, ignore_start
 from kata.hypervisor.identity import derive_user_id
 from kata.hypervisor.ratelimit import RateLimits, read_limits
 from kata.hypervisor.rest import RestApi
@@ -93,7 +93,7 @@ class CloudHypervisor:
         files = (self.path, spec.kernel, spec.initrd, spec.image)
         return "\n".join(lines), tuple(path for path in files if path)
 
-    async def start(self, spec: VmSpec, *, timeout: float = 30.0) -> ClhVm:
+    async def start(self, spec: VmSpec, *, timeout: float = 30.0, started: Started = ignore_start) -> ClhVm:
         check_confidential(spec, self.settings.tdx)
         console, vmm_console = socket.socketpair()
         events, vmm_events = socket.socketpair()
@@ -128,7 +128,7 @@ class CloudHypervisor:
                 spec, child, api, cell, Console(console, console_log), events, undo.pop_all(), self.settings.limits
             )
             temporary.close()
-        await vm.bring_up(vm.create(landlock=self._landlock), timeout=timeout)
+        await vm.bring_up(vm.create(landlock=self._landlock), started, timeout=timeout)
         return vm
 
 

@@ -12,7 +12,7 @@ from kata.errors import HostError, NotFoundError, UnsupportedError
 from kata.hypervisor.accelerator import choose_accelerator
 from kata.hypervisor.cell import VSOCK_SOCKET, Cell
 from kata.hypervisor.console import Console
-from kata.hypervisor.driver import Capabilities
+from kata.hypervisor.driver import Capabilities, Started, ignore_start
 from kata.hypervisor.firecracker.request import EMPTY, MEMORY, STATE, build_calls
 from kata.hypervisor.firecracker.vm import FirecrackerVm
 from kata.hypervisor.identity import derive_user_id
@@ -95,7 +95,7 @@ class Firecracker:
         files = (self.path, spec.kernel, spec.initrd, spec.image)
         return "\n".join(lines), tuple(path for path in files if path)
 
-    async def start(self, spec: VmSpec, *, timeout: float = 30.0) -> FirecrackerVm:
+    async def start(self, spec: VmSpec, *, timeout: float = 30.0, started: Started = ignore_start) -> FirecrackerVm:
         console, vmm_console = socket.socketpair()
         # It writes all of the memory when it saves a VM.
         cell = self._find_cell(spec.directory, spec.id, more_mib=spec.memory_mib if spec.savable else 0)
@@ -121,7 +121,7 @@ class Firecracker:
                 spec, child, api, cell, Console(console, console_log), undo.pop_all(), self.settings.limits
             )
             temporary.close()
-        await vm.bring_up(vm.create(), timeout=timeout)
+        await vm.bring_up(vm.create(), started, timeout=timeout)
         return vm
 
 

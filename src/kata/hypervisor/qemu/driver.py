@@ -10,7 +10,7 @@ from kata.config.model import HypervisorConfig
 from kata.errors import ConfigError, KataError, StartError, UnsupportedError
 from kata.hypervisor.accelerator import AcceleratorReport, choose_accelerator
 from kata.hypervisor.confinement import confine
-from kata.hypervisor.driver import Capabilities
+from kata.hypervisor.driver import Capabilities, Started, ignore_start
 from kata.hypervisor.memory import make_memory
 from kata.hypervisor.qemu import microvm
 from kata.hypervisor.qemu.arguments import Descriptors, Machine, build_arguments, list_borrowed_descriptors
@@ -85,7 +85,7 @@ class Qemu:
     def find_hybrid_socket(self, spec_directory: str, sandbox: str) -> str:  # noqa: ARG002 - it has none
         return ""
 
-    async def start(self, spec: VmSpec, *, timeout: float = 30.0) -> QemuVm:
+    async def start(self, spec: VmSpec, *, timeout: float = 30.0, started: Started = ignore_start) -> QemuVm:
         if self.settings.machine == microvm.KIND:
             spec = microvm.fix_devices(spec)
         saved = SavedVm(spec.saved) if spec.saved else None
@@ -132,6 +132,7 @@ class Qemu:
             )
             temporary.close()
         try:
+            started(vm.pid)
             if saved is not None:
                 assert descriptors.memory is not None
                 saved.fill(descriptors.memory)
