@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from kata.errors import Code, KataError
 from kata.protocol.messages import agent as wire
+from kata.protocol.messages import checkpoint as checkpoint_wire
 from kata.protocol.messages.types import Empty
 from kata.protocol.protobuf import Message
 from kata.sandbox.guest import SERVICE, Guest
 from kata.transport.ttrpc import Method, ServerConnection, connect_unix
+
+Result = TypeVar("Result")
 
 
 class EndOfStreamError(KataError):
@@ -22,6 +25,12 @@ class GoneError(KataError):
     """What the agent answers about a process that it does not have."""
 
     code = Code.NOT_FOUND
+
+
+class HeldError(KataError):
+    """What the agent answers to a call that waits when it is held."""
+
+    code = Code.ABORTED
 
 
 class Peer:
@@ -40,6 +49,7 @@ class Peer:
         self.stdin_closed = asyncio.Event()
         self.connections: list[ServerConnection] = []
         self.methods: dict[str, Method] = {}
+        self._is_held = asyncio.Event()
 
     async def serve(self, path: str) -> asyncio.Server:
         self.methods |= {
@@ -56,7 +66,8 @@ class Peer:
         }
 
         def welcome() -> ServerConnection:
-            self.connections.append(ServerConnection({SERVICE: self.methods}))
+            checkpoint = {"Hold": Method(Empty, self._hold), "Release": Method(Empty, self._note("Release"))}
+            self.connections.append(ServerConnection({SERVICE: self.methods, checkpoint_wire.SERVICE: checkpoint}))
             return self.connections[-1]
 
         return await asyncio.get_running_loop().create_unix_server(welcome, path)
@@ -79,16 +90,34 @@ class Peer:
         return Empty()
 
     async def _wait(self, request: wire.WaitProcessRequest) -> wire.WaitProcessResponse:
-        return wire.WaitProcessResponse(status=await asyncio.shield(self.exit))
+        return wire.WaitProcessResponse(status=await self._unless_held(asyncio.shield(self.exit)))
 
     def _read(self, stream: str) -> Callable[[Any], Awaitable[wire.ReadStreamResponse]]:
         async def handle(request: wire.ReadStreamRequest) -> wire.ReadStreamResponse:
-            data = await self.output[stream].get()
+            data = await self._unless_held(self.output[stream].get())
             if not data:
                 raise EndOfStreamError("end of stream")
             return wire.ReadStreamResponse(data=data)
 
         return handle
+
+    async def _unless_held(self, work: Awaitable[Result]) -> Result:
+        wait, hold = asyncio.ensure_future(work), asyncio.ensure_future(self._is_held.wait())
+        await asyncio.wait({wait, hold}, return_when=asyncio.FIRST_COMPLETED)
+        hold.cancel()
+        if not wait.done():
+            wait.cancel()
+            raise HeldError("the guest is being saved")
+        return wait.result()
+
+    async def _hold(self, _: Empty) -> Empty:
+        """End every wait, and take a moment, so that their answers are out first."""
+        self.calls.append(("Hold", _))
+        self._is_held.set()
+        await asyncio.sleep(0)
+        self._is_held.clear()
+        await asyncio.sleep(0)
+        return Empty()
 
     async def _write(self, request: wire.WriteStreamRequest) -> wire.WriteStreamResponse:
         self.stdin += request.data

@@ -73,6 +73,14 @@ class Cgroup:
     def freeze(self, frozen: bool) -> None:
         self.write("cgroup.freeze", "1" if frozen else "0")
 
+    def is_frozen(self) -> bool:
+        """Whether somebody has frozen it."""
+        return self.read("cgroup.freeze").strip() == "1"
+
+    def stands_still(self) -> bool:
+        """Whether every process has come to a halt, or there is none."""
+        return "frozen 1" in self.read("cgroup.events").splitlines()
+
     def remove(self) -> bool:
         """Remove the directories, deepest first. False while processes are dying in them."""
         try:

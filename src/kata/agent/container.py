@@ -22,6 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,255}")
 _SOCKETS = "/run/kata-agent/console"
 _FORGET_AFTER = 10.0  # seconds; how long output that nobody reads outlives a process whose status was taken
 _DIE_WITHIN = 30.0  # seconds
+_HALT_WITHIN = 10.0  # seconds
 
 _Run = Callable[[tuple[int, int, int], str | None], Awaitable[tuple[int, asyncio.Future[int]]]]
 """Start a process on three descriptors, or on the terminal that it is to deliver to a socket."""
@@ -206,6 +207,23 @@ class Container:
             self.cgroup.freeze(frozen)
         except OSError as error:
             raise HostError(f"container {self.id} cannot be {'paused' if frozen else 'resumed'}: {error}") from error
+
+    async def freeze_wholly(self) -> None:
+        """Freeze it, and wait until every process has come to a halt. Raise DeadlineError, HostError."""
+        changed = asyncio.Event()
+        ticket = self._changes.watch(f"{self.cgroup.directory}/cgroup.events", changed.set)
+        try:
+            self.freeze(True)
+            async with asyncio.timeout(_HALT_WITHIN):
+                while not self.cgroup.stands_still():
+                    changed.clear()
+                    await changed.wait()
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"the processes of container {self.id} do not halt within {_HALT_WITHIN:g} s"
+            ) from error
+        finally:
+            self._changes.unwatch(ticket)
 
     def watch(self, file: str, callback: Callable[[], None]) -> None:
         """Call back at each change of a file of the cgroup, as long as the container is there."""

@@ -10,6 +10,7 @@ from typing import Any
 from kata.agent import clock, entropy, files, hotplug, inspect, network, resize, route, volume
 from kata.agent.device import HANDLERS
 from kata.agent.forward import list_forward_services
+from kata.agent.hold import HeldError, Hold, list_checkpoint_services
 from kata.agent.options import Options
 from kata.agent.sandbox import SHARE, Sandbox
 from kata.agent.spans import SPANS
@@ -43,6 +44,9 @@ _TIMED = frozenset(
     {"CreateSandbox", "UpdateInterface", "UpdateRoutes", "CreateContainer", "StartContainer", "ExecProcess"}
 )
 """The calls that make up a start, for the host's timeline."""
+
+_WAITS = frozenset({"WaitProcess", "ReadStdout", "ReadStderr", "GetOOMEvent"})
+"""The calls that wait for something to happen, and lose nothing when they are ended."""
 
 Handler = Callable[[Any], Awaitable[Message]]
 
@@ -102,11 +106,13 @@ class AgentService:
     async def write_stdin(self, request: agent.WriteStreamRequest) -> Message:
         """Empty data ends stdin, as upstream's newer runtime does it."""
         process = self._sandbox.find_container(request.container_id).find_process(request.exec_id)
-        if request.data:
-            await process.stdin.write(request.data)
-        else:
+        if not request.data:
             process.close_stdin()
-        return agent.WriteStreamResponse(len=len(request.data))
+            return agent.WriteStreamResponse()
+        written = await process.stdin.write(request.data)
+        if not written:
+            raise HeldError("the guest is being saved")
+        return agent.WriteStreamResponse(len=written)
 
     async def close_stdin(self, request: agent.CloseStdinRequest) -> Message:
         self._sandbox.find_container(request.container_id).find_process(request.exec_id).close_stdin()
@@ -279,6 +285,11 @@ def _time(name: str, handler: Handler) -> Handler:
 def build_services(sandbox: Sandbox, uevents: Uevents, options: Options, finish: Callable[[], None]) -> Services:
     """The tables of all services."""
     own, guest, up = AgentService(sandbox, finish), GuestService(sandbox, uevents, options), HealthService()
+    hold = Hold(sandbox)
+
+    def fit(name: str, handler: Handler) -> Handler:
+        return hold.end_by_hold(handler) if name in _WAITS else _time(name, handler)
+
     rows: tuple[tuple[str, type[Message], Handler], ...] = (
         ("CreateSandbox", agent.CreateSandboxRequest, own.create_sandbox),
         ("DestroySandbox", agent.DestroySandboxRequest, own.destroy_sandbox),
@@ -318,7 +329,7 @@ def build_services(sandbox: Sandbox, uevents: Uevents, options: Options, finish:
         *((name, Message, _refuse(name, reason)) for name, reason in _REFUSED.items()),
     )
     return {
-        "grpc.AgentService": {name: Method(request, _time(name, handler)) for name, request, handler in rows},
+        "grpc.AgentService": {name: Method(request, fit(name, handler)) for name, request, handler in rows},
         inspection.SERVICE: {
             "ListProcesses": Method(inspection.ListProcessesRequest, guest.list_processes),
             "ListSpans": Method(types.Empty, guest.list_spans),
@@ -327,6 +338,7 @@ def build_services(sandbox: Sandbox, uevents: Uevents, options: Options, finish:
         **clock.list_clock_services(),
         **sandbox.storages.published.list_services(),
         **list_template_services(sandbox),
+        **list_checkpoint_services(hold),
         **files.list_file_services(SHARE),
         "grpc.Health": {
             "Check": Method(health.CheckRequest, up.check),

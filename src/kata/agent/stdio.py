@@ -100,22 +100,25 @@ class Input:
         self._descriptor = descriptor
         self._turn = asyncio.Lock()
         self._waiting = 0
+        self._interrupts = 0
         self._closing = False
         self._closed = False
         self._wake: asyncio.Event | None = None
 
-    async def write(self, data: Buffer) -> None:
+    async def write(self, data: Buffer) -> int:
         """Write all of it, waiting while the pipe is full. Calls write in the order in which they were made.
 
-        Raise StateError when stdin is closed, here or by the process.
+        Return how many bytes were written: fewer where `interrupt` ended the wait. Raise StateError when stdin is
+        closed, here or by the process.
         """
         if self._closing:
             raise StateError(f"stdin of {self.name} is closed")
         self._waiting += 1
+        interrupts = self._interrupts
         try:
             async with self._turn:
                 rest = memoryview(data)
-                while rest:
+                while rest and interrupts == self._interrupts:
                     if self._closed:
                         raise StateError(f"stdin of {self.name} was closed before all was written")
                     try:
@@ -126,6 +129,7 @@ class Input:
                         if error.errno not in {errno.EPIPE, errno.EIO}:
                             raise
                         raise StateError(f"stdin of {self.name} was closed by the process") from error
+                return len(data) - len(rest)
         finally:
             self._waiting -= 1
             if self._closing and not self._waiting:
@@ -141,6 +145,12 @@ class Input:
             self._wake = None
             if not self._closed:
                 loop.remove_writer(self._descriptor)
+
+    def interrupt(self) -> None:
+        """End every write that is under way."""
+        self._interrupts += 1
+        if self._wake is not None:
+            self._wake.set()
 
     def close(self) -> None:
         """End stdin after what is being written now."""

@@ -87,6 +87,18 @@ _UPDATE = (
 )
 
 
+_IMAGE = (
+    Flag("image-path", "text", "directory of the checkpoint (default: checkpoint)"),
+    Flag("work-path", "text", "accepted: there are no other files than the checkpoint's"),
+    Flag("tcp-established", "switch", "accepted: connections are the guest kernel's, and always saved"),
+    Flag("ext-unix-sk", "switch", "accepted: sockets are the guest kernel's"),
+    Flag("shell-job", "switch", "accepted: terminals are the guest kernel's"),
+    Flag("file-locks", "switch", "accepted: locks are the guest kernel's"),
+    Flag("manage-cgroups-mode", "text", "accepted: cgroups are the guest kernel's"),
+    Flag("lazy-pages", "switch", "refused: a VM is saved as a whole"),
+)
+
+
 class Command:
     """One command. `target` is module:function under kata.cli; `least` and `most` count arguments, -1 for no limit."""
 
@@ -174,6 +186,39 @@ COMMANDS = {
             -1,
             "run:run_run",
             (*_CREATE, *_RUN),
+        ),
+        Command(
+            "checkpoint",
+            "save a running container with its VM, and stop it",
+            _ID,
+            1,
+            1,
+            "checkpoint:run_checkpoint",
+            (
+                *_IMAGE,
+                Flag("leave-running", "switch", "let it go on"),
+                Flag("pre-dump", "switch", "refused: a VM is saved as a whole"),
+                Flag("parent-path", "text", "refused: a VM is saved as a whole"),
+                Flag("page-server", "text", "refused: a VM is saved as a whole"),
+            ),
+        ),
+        Command(
+            "restore",
+            "let a saved container go on, wait for it and delete it",
+            _ID,
+            1,
+            1,
+            "checkpoint:run_restore",
+            (
+                *_IMAGE,
+                Flag("bundle", "text", "path to the bundle's directory (default: the one that it had)", "b"),
+                _CONSOLE,
+                _PID_FILE,
+                Flag("detach", "switch", "return as soon as the container runs", "d"),
+                Flag("keep", "switch", "keep the container after it exits"),
+                Flag("no-subreaper", "switch", "accepted: the runtime is no subreaper"),
+                Flag("no-pivot", "switch", "accepted: the guest has entered the root file system before"),
+            ),
         ),
         Command("pause", "suspend all processes of a container", _ID, 1, 1, "control:run_pause"),
         Command("resume", "let the processes of a paused container go on", _ID, 1, 1, "control:run_resume"),
@@ -321,6 +366,8 @@ COMMANDS = {
                 Flag("init-fd", "number", "listening socket of stand-ins"),
                 Flag("creator", "number", "pid of the command that started this one", default="0"),
                 Flag("network-fd", "number", "network namespace that the sandbox is to have", default="-1"),
+                Flag("origin", "text", "directory of the checkpoint that the sandbox goes on from"),
+                Flag("copy", "switch", "leave the sandbox that was saved its disks and its identity"),
             ),
             hidden=True,
         ),

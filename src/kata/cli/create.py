@@ -9,7 +9,7 @@ import socket
 
 from kata.cli.bundle import Bundle, open_bundle
 from kata.cli.container_id import check_id
-from kata.cli.daemon import Daemon, start_daemon
+from kata.cli.daemon import Daemon, Origin, start_daemon
 from kata.cli.invocation import Invocation
 from kata.cli.pid_file import write_pid_file
 from kata.cli.records import find_record_path, find_sandbox_dir
@@ -59,7 +59,7 @@ def check_console(console: str, *, terminal: bool, detached: bool) -> None:
 class Creation:
     """A container under creation: what was made so far, so that a failure can take it back."""
 
-    def __init__(self, invocation: Invocation, bundle: Bundle, container: str) -> None:
+    def __init__(self, invocation: Invocation, bundle: Bundle, container: str, origin: Origin | None = None) -> None:
         self.container = check_id(container)
         self.root = invocation.root
         self.bundle = bundle
@@ -67,6 +67,9 @@ class Creation:
         annotations = bundle.spec.get("annotations") or {}
         self.sandbox = find_sandbox_id(annotations, container)
         self._joins = find_role(annotations) is Role.MEMBER
+        self._origin = origin
+        if origin is not None and self._joins:
+            raise UnsupportedError(f"container {container} is one of a pod's, and cannot be restored by itself")
         self._daemon: Daemon | None = None
         self._asked = False
         self.network: int | None = None
@@ -78,7 +81,7 @@ class Creation:
             raise ExistsError("container with given ID already exists")
         self.network = _open_network(self.bundle.spec)
         if not self._joins:
-            self._daemon = start_daemon(self._invocation, self.sandbox, self.bundle.path, self.network)
+            self._daemon = start_daemon(self._invocation, self.sandbox, self.bundle.path, self.network, self._origin)
         elif not os.path.isdir(find_sandbox_dir(self.root, check_id(self.sandbox))):
             raise NotFoundError(f"sandbox {self.sandbox} of container {self.container} does not exist")
         return connect_init(self.root, self.sandbox)
@@ -129,9 +132,9 @@ def connect_init(root: str, sandbox: str) -> socket.socket:
         raise HostError(f"the service of sandbox {sandbox} cannot be reached at {path}: {error.strerror}") from error
 
 
-def create_detached(invocation: Invocation, bundle: Bundle, container: str) -> None:
+def create_detached(invocation: Invocation, bundle: Bundle, container: str, origin: Origin | None = None) -> None:
     """Create a container with a forked stand-in and write the pid file. On failure nothing stays behind."""
-    creation = Creation(invocation, bundle, container)
+    creation = Creation(invocation, bundle, container, origin)
     pid = 0
     slave = open_terminal_pair(invocation.text("console-socket")) if bundle.terminal else None
     try:

@@ -60,11 +60,23 @@ class Daemon:
         release_sandbox(self._root, self._sandbox)
 
 
-def start_daemon(invocation: Invocation, sandbox: str, bundle: str, network: int | None) -> Daemon:
+class Origin:
+    """What a sandbox goes on from: the directory of a checkpoint, as a copy beside the one that was saved or not."""
+
+    __slots__ = ("copy", "directory")
+
+    def __init__(self, directory: str, *, copy: bool = False) -> None:
+        self.directory = directory
+        self.copy = copy
+
+
+def start_daemon(
+    invocation: Invocation, sandbox: str, bundle: str, network: int | None, origin: Origin | None = None
+) -> Daemon:
     """Make the sandbox's directory and its sockets, and start the daemon on them. Raise ExistsError on a taken name.
 
     The sockets are listening before the daemon runs, so a client can connect at once and merely waits. `network` is a
-    descriptor of the pod's network namespace, None for the host's.
+    descriptor of the pod's network namespace, None for the host's. With an `origin` the sandbox goes on from that.
     """
     directory = find_sandbox_dir(invocation.root, sandbox)
     os.makedirs(os.path.dirname(directory), mode=0o700, exist_ok=True)
@@ -84,6 +96,8 @@ def start_daemon(invocation: Invocation, sandbox: str, bundle: str, network: int
             command += ["serve", "--sandbox", sandbox, "--bundle", bundle]
             command += ["--service-fd", str(service.fileno()), "--init-fd", str(init.fileno())]
             command += ["--creator", str(os.getpid())]
+            if origin is not None:
+                command += ["--origin", origin.directory, *(["--copy"] if origin.copy else [])]
             kept = [service.fileno(), init.fileno()]
             if network is not None:
                 command += ["--network-fd", str(network)]

@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kata.cli.daemon import Origin
     from kata.cli.records import Record
 
 
@@ -33,27 +34,27 @@ def run_run(invocation: Invocation) -> int:
     return run_bundle(invocation, open_bundle(invocation.text("bundle")), invocation.arguments[0])
 
 
-def run_bundle(invocation: Invocation, bundle: Bundle, container: str) -> int:
-    """Run a bundle's container and return its exit code, 0 where it is detached."""
+def run_bundle(invocation: Invocation, bundle: Bundle, container: str, origin: Origin | None = None) -> int:
+    """Run a bundle's container and return its exit code, 0 where it is detached. With an `origin` it goes on."""
     detached = invocation.switch("detach")
     check_console(invocation.text("console-socket"), terminal=bundle.terminal, detached=detached)
     if detached:
-        return _run_detached(invocation, bundle, container)
-    return _run_attached(invocation, bundle, container)
+        return _run_detached(invocation, bundle, container, origin)
+    return _run_attached(invocation, bundle, container, origin)
 
 
-def _run_detached(invocation: Invocation, bundle: Bundle, container: str) -> int:
+def _run_detached(invocation: Invocation, bundle: Bundle, container: str, origin: Origin | None) -> int:
     with raise_on_signals():
-        create_detached(invocation, bundle, container)
+        create_detached(invocation, bundle, container, origin)
         record = read_record(invocation.root, container)
         with _deleting_on_failure(invocation, record):
             start_container(invocation.root, record)
     return 0
 
 
-def _run_attached(invocation: Invocation, bundle: Bundle, container: str) -> int:
+def _run_attached(invocation: Invocation, bundle: Bundle, container: str, origin: Origin | None) -> int:
     terminal = find_own_terminal() if bundle.terminal else None
-    creation = Creation(invocation, bundle, container)
+    creation = Creation(invocation, bundle, container, origin)
     with contextlib.ExitStack() as stack:
         with raise_on_signals():
             try:

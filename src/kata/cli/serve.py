@@ -24,6 +24,8 @@ def run_serve(invocation: Invocation) -> int:
         init_fd=init,
         network_fd=network if network is not None else -1,
         creator=invocation.number("creator") or 0,
+        origin=invocation.text("origin"),
+        copy=invocation.switch("copy"),
         config=str(invocation.globals["config"] or invocation.globals["kata-config"]) or None,
     )
     return code

@@ -29,7 +29,8 @@ class Capabilities(NamedTuple):
     has its network cards already where there is no `net_hotplug`.
     With `connects_shares` its VMM connects to the daemons of shared file systems by itself, with `opens_taps` it opens
     taps by their names. With `own_user` it runs without the privileges of root, with `vcpu_threads` each vCPU is a
-    thread of it.
+    thread of it. With `template` VMs can be saved before they have a sandbox, with `checkpoint` also while containers
+    run, and then go on.
     """
 
     channels: tuple[Channel, ...]
@@ -44,6 +45,7 @@ class Capabilities(NamedTuple):
     pause: bool = False
     balloon: bool = False
     template: bool = False
+    checkpoint: bool = False
     vcpu_hotplug: bool = False
     memory_hotplug: bool = False
     connects_shares: bool = False
@@ -81,10 +83,13 @@ class Vm(Protocol):
         """Run the vCPUs."""
 
     async def save(self, directory: str, *, timeout: float) -> None:
-        """Stop the vCPUs and write the whole VM to files of a directory, for `VmSpec.saved`; it cannot go on then.
+        """Stop the vCPUs and write the whole VM to files of a directory, for `VmSpec.saved`; `resume` lets it go on.
 
         Raise StateError for a VM that is not savable, HostError, DeadlineError.
         """
+
+    def find_places(self) -> dict[str, int]:
+        """Where each device is that was plugged in, by id: see `Plugged`."""
 
     async def stop(self, *, timeout: float) -> VmExit:
         """End the VMM: politely for `timeout` seconds, then by force; release what it held. May be repeated."""

@@ -4,6 +4,8 @@ import mmap
 import os
 from collections.abc import Iterator
 
+from kata.sys.sparsefile import list_data
+
 _PAGE = mmap.PAGESIZE
 _EMPTY = bytes(_PAGE)
 
@@ -17,18 +19,6 @@ def make_memory(name: str, size: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def list_data(descriptor: int) -> Iterator[tuple[int, int]]:
-    """Yield the parts of a file that are there, as start and end: SEEK_DATA and SEEK_HOLE of lseek(2)."""
-    end = 0
-    while True:
-        try:
-            start = os.lseek(descriptor, end, os.SEEK_DATA)
-        except OSError:  # ENXIO: no more data
-            return
-        end = os.lseek(descriptor, start, os.SEEK_HOLE)
-        yield start, end
 
 
 def copy_memory(source: int, target: int) -> int:

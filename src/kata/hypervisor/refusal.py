@@ -18,6 +18,9 @@ class RefusingVm:
     async def save(self, directory: str, *, timeout: float) -> None:  # noqa: ARG002 - refused
         raise UnsupportedError(f"VMs of {self.name} are not saved")
 
+    def find_places(self) -> dict[str, int]:
+        return {}
+
     async def plug_block(self, device: BlockDevice) -> DiskAddress:
         raise UnsupportedError(f"disk {device.id}: {self.name} takes none while the VM runs")
 

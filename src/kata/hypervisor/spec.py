@@ -90,6 +90,13 @@ class VfioDevice(NamedTuple):
 Device = BlockDevice | NetDevice | SharedFs | Vsock | HybridVsock | SerialPort | Rng | Balloon | VfioDevice
 
 
+class Plugged(NamedTuple):
+    """A device in the place that it had in a saved VM: the number of its hot-plug port, or of its SCSI target."""
+
+    place: int
+    device: BlockDevice | NetDevice
+
+
 class VmSpec(NamedTuple):
     """A whole VM.
 
@@ -102,7 +109,7 @@ class VmSpec(NamedTuple):
     `scsi` gives it a SCSI controller, to which disks are plugged in later, and none of them takes a port.
 
     A VM that is `savable` can be saved. `saved` is the directory where another one was, which this one goes on from:
-    the two are the same in all but their names and paths.
+    the two are the same in all but their names and paths. `plugged` is what was plugged into that one.
     """
 
     id: str
@@ -123,6 +130,7 @@ class VmSpec(NamedTuple):
     saved: str = ""
     scsi: bool = False
     firmware: str = ""
+    plugged: tuple[Plugged, ...] = ()
 
 
 class PciAddress(NamedTuple):

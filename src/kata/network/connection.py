@@ -45,7 +45,7 @@ class PodConnection:
     def __init__(self, sandbox: str, model: str = "tcfilter", *, queues: int = 1, limits: Limits = _UNLIMITED) -> None:
         self.layout = PodLayout((), (), ())
         self._sandbox = sandbox
-        self._queues = queues
+        self.queues = queues
         self._model = model
         self._limits = limits
         self._netlink: Netlink = open_netlink()
@@ -138,9 +138,9 @@ class PodConnection:
         taps: tuple[int, ...] = ()
         try:
             if self._model == "macvtap":
-                taps = connect_macvtap(self._netlink, link, name, self._queues, self._sandbox)
+                taps = connect_macvtap(self._netlink, link, name, self.queues, self._sandbox)
             else:
-                taps = open_tap(name, self._queues)
+                taps = open_tap(name, self.queues)
                 self._set_up_tap(name, link)
             self._limit(link, name)
         except BaseException:

@@ -29,6 +29,7 @@ def list_services(sandbox: Sandbox) -> Services:
             "UpdateContainer": Method(wire.UpdateContainerRequest, calls.update_container),
             "StateContainer": Method(wire.ContainerRequest, calls.describe_container),
             "StatsContainer": Method(wire.ContainerRequest, calls.stat_container),
+            "Checkpoint": Method(wire.CheckpointRequest, calls.checkpoint),
             "ListProcesses": Method(wire.ContainerRequest, calls.list_processes),
         }
     }
@@ -86,6 +87,10 @@ class _Calls:
     async def update_container(self, request: wire.UpdateContainerRequest) -> Empty:
         resources = _load_object(request.resources, "resources document")
         await self._sandbox.update_container(request.container_id, resources)
+        return Empty()
+
+    async def checkpoint(self, request: wire.CheckpointRequest) -> Empty:
+        await self._sandbox.checkpoint(request.container_id, request.directory, leave_running=request.leave_running)
         return Empty()
 
     async def describe_container(self, request: wire.ContainerRequest) -> wire.DocumentResponse:

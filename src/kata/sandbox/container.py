@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,7 +27,7 @@ from kata.protocol.oci.document import load_message
 from kata.resources.size import check_memory_limit, find_cpus, find_resources, merge_resources, read_limits
 from kata.sandbox import store
 from kata.sandbox.attach import Attached
-from kata.sandbox.disk import Disks
+from kata.sandbox.disk import Disks, HeldDisk
 from kata.sandbox.diskroot import plug_root
 from kata.sandbox.guest import Guest
 from kata.sandbox.hooks import run_hooks, try_hooks
@@ -121,6 +121,8 @@ class Container:
         self._forgotten = False
         self.farewell: Callable[[], Awaitable[None]] | None = None
         """What is done when its init has ended, before anybody is told. Set before `create`."""
+        self._is_held = False
+        self._is_to_pause = False
         self._changes: set[asyncio.Task[Any]] = set()
         store.write_container(root, record)
 
@@ -161,8 +163,7 @@ class Container:
     async def create(self, translation: Translation, attachment: Attached) -> None:
         """Make the container in the guest, up to its init waiting for `start`."""
         devices, storages = await self._plug(translation)
-        for point, network in (("prestart", self._home), ("createRuntime", self._home), ("createContainer", None)):
-            await run_hooks(self.bundle.spec, point, self.describe(), network=network)
+        await self._run_early_hooks()
         await self._guest.create_container(
             wire.CreateContainerRequest(
                 container_id=self.id,
@@ -173,12 +174,28 @@ class Container:
                 sandbox_pidns=translation.sandbox_pidns,
             )
         )
+        self._see_created(attachment)
+
+    async def _run_early_hooks(self) -> None:
+        for point, network in (("prestart", self._home), ("createRuntime", self._home), ("createContainer", None)):
+            await run_hooks(self.bundle.spec, point, self.describe(), network=network)
+
+    def _see_created(self, attachment: Attached) -> None:
         self._init = GuestProcess(self._guest, self.id, self.id, attachment)
         self._init.farewell = self.farewell
         self._init.follow()
         self._show_processes(attachment.take_proc())
         self._move(Status.CREATED)
         self._watcher = asyncio.create_task(self._watch(self._init))
+
+    async def adopt(self, disks: Sequence[HeldDisk], attachment: Attached, *, paused: bool) -> None:
+        """Take over the container of a guest that was saved, which is held until `start`; it had these disks."""
+        if self._disks is not None:
+            for disk in disks:
+                self._disks.adopt(disk)
+        await self._run_early_hooks()
+        self._is_held, self._is_to_pause = True, paused
+        self._see_created(attachment)
 
     async def _plug(self, translation: Translation) -> tuple[list[wire.Device], list[wire.Storage]]:
         """Plug in what the host has for it; return the devices it gets, and what of its root the agent mounts."""
@@ -216,9 +233,14 @@ class Container:
 
     async def _start(self) -> list[str]:
         self._require(Status.CREATED)
-        await self._guest.start_container(self.id)
+        if self._is_held:
+            await self._guest.release()
+        else:
+            await self._guest.start_container(self.id)
         if self.status == Status.CREATED:
             self._move(Status.RUNNING)
+        if self._is_to_pause and self.status == Status.RUNNING:
+            self._move(Status.PAUSED)
         return await try_hooks(self.bundle.spec, "poststart", self.describe(), network=self._home)
 
     async def signal(self, exec_id: str, number: int, *, everyone: bool) -> None:
@@ -308,6 +330,15 @@ class Container:
                 raise
         if self._disks is not None:
             await self._disks.unplug()
+
+    def list_disks(self) -> list[HeldDisk]:
+        """Return what was plugged in for it."""
+        return [] if self._disks is None else self._disks.list_held()
+
+    def open_disk(self, held: HeldDisk) -> int:
+        """Return a descriptor to read a disk by. Raise NotFoundError, HostError."""
+        assert self._disks is not None
+        return self._disks.open_held(held, os.O_RDONLY)
 
     @property
     def holds_data(self) -> bool:

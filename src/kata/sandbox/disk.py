@@ -14,6 +14,7 @@ from kata.storage.claim import claim_disk
 from kata.sys.file import read_text
 
 _SECTOR = 512
+_NAME = "disk"
 _UNPLUG_TIMEOUT = 30.0  # seconds; an emulated guest under load takes some
 
 
@@ -59,12 +60,19 @@ def find_disks(document: dict[str, Any]) -> tuple[Disk, ...]:
 class _Plugged:
     """A disk of the VM, the descriptor that claims it for that, and how many have it."""
 
-    def __init__(self, name: str, address: DiskAddress, claim: int, *, readonly: bool) -> None:
-        self.name = name
+    def __init__(self, device: BlockDevice, address: DiskAddress, claim: int) -> None:
+        self.device = device
         self.address = address
         self.claim = claim
-        self.readonly = readonly
         self.count = 1
+
+    @property
+    def name(self) -> str:
+        return self.device.id
+
+    @property
+    def readonly(self) -> bool:
+        return self.device.readonly
 
 
 class VmDisks:
@@ -84,9 +92,7 @@ class VmDisks:
 
         Raise what `claim_disk` and `Vm.plug_block` raise, StateError for one that this VM has in the other way.
         """
-        status = os.fstat(descriptor)
-        number = (status.st_rdev, 0) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino)
-        key = (*number, readonly)
+        key = (*_identify(descriptor), readonly)
         async with self._plugging:
             known = self._plugged.get(key)
             if known is not None:
@@ -94,13 +100,13 @@ class VmDisks:
                     raise StateError("the guest has not let go of it")
                 known.count += 1
                 return known
-            if (*number, not readonly) in self._plugged:
+            if (*key[:2], not readonly) in self._plugged:
                 way = "to write" if readonly else "read-only"
                 raise StateError(f"this VM has it {way} already", hint="give it to all containers in the same way")
             claim = claim_disk(descriptor, readonly=readonly)
             self._count += 1
             device = BlockDevice(
-                f"disk{self._count}",
+                f"{_NAME}{self._count}",
                 f"/proc/self/fd/{descriptor}",
                 readonly=readonly,
                 direct=direct or self._direct or self._aio == "native",
@@ -113,8 +119,15 @@ class VmDisks:
             except BaseException:
                 os.close(claim)
                 raise
-            plugged = self._plugged[key] = _Plugged(device.id, address, claim, readonly=readonly)
+            plugged = self._plugged[key] = _Plugged(device, address, claim)
             return plugged
+
+    def adopt(self, descriptor: int, held: "HeldDisk") -> _Plugged:
+        """Take over a disk that the VM has already, since it was saved with it, and its claim."""
+        self._count = max(self._count, int(held.device.id.removeprefix(_NAME)))
+        key = (*_identify(descriptor), held.device.readonly)
+        plugged = self._plugged[key] = _Plugged(held.device, held.address, held.claim)
+        return plugged
 
     def close(self) -> None:
         """Let others have the disks, when the VM has ended."""
@@ -142,6 +155,24 @@ class VmDisks:
             os.close(plugged.claim)
 
 
+def _identify(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return (status.st_rdev, 0) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino)
+
+
+class HeldDisk(NamedTuple):
+    """A disk that a container has of the file or block device at `path`, which it sees itself where that is `local`.
+
+    `claim` is the descriptor that claims it.
+    """
+
+    path: str
+    local: bool
+    device: BlockDevice
+    address: DiskAddress
+    claim: int
+
+
 class Disks:
     """What is plugged in for one container."""
 
@@ -150,6 +181,31 @@ class Disks:
         self._container = container
         self._open = open_file
         self._plugged: dict[str, _Plugged] = {}
+        self._local: set[str] = set()
+
+    def list_held(self) -> list[HeldDisk]:
+        """Return the container's disks."""
+        return [
+            HeldDisk(path, path in self._local, plugged.device, plugged.address, plugged.claim)
+            for path, plugged in self._plugged.items()
+        ]
+
+    def open_held(self, held: HeldDisk, flags: int) -> int:
+        """Return a descriptor of what a disk is of. Raise what opening it raises."""
+        return self._open(held.path, flags, local=held.local)
+
+    def adopt(self, held: HeldDisk) -> None:
+        """Take over a disk that the VM has already. Raise what opening it raises."""
+        descriptor = self.open_held(held, os.O_RDONLY)
+        try:
+            self._note(held.path, self._disks.adopt(descriptor, held), local=held.local)
+        finally:
+            os.close(descriptor)
+
+    def _note(self, path: str, plugged: _Plugged, *, local: bool) -> None:
+        self._plugged[path] = plugged
+        if local:
+            self._local.add(path)
 
     async def plug_file(
         self, path: str, *, readonly: bool, direct: bool = False, discard: bool = False, local: bool = False
@@ -173,7 +229,7 @@ class Disks:
             os.close(descriptor)
         if path in self._plugged:
             plugged.count -= 1
-        self._plugged[path] = plugged
+        self._note(path, plugged, local=local)
         return plugged.address
 
     async def plug(self, disks: tuple[Disk, ...]) -> list[wire.Device]:
@@ -183,7 +239,7 @@ class Disks:
         """
         devices = []
         for disk in disks:
-            node = _find_node(self._container, disk)
+            node = find_node(self._container, disk)
             address = await self.plug_file(node, readonly=disk.readonly, local=True)
             devices.append(_describe_disk(address, disk.path))
         return devices
@@ -225,7 +281,7 @@ def _describe_disk(address: DiskAddress, path: str) -> wire.Device:
     return wire.Device(id=address.source, type=address.driver, container_path=path)
 
 
-def _find_node(container: str, disk: Disk) -> str:
+def find_node(container: str, disk: Disk) -> str:
     """Return the host's node of a device: the kernel tells its name below /dev in sysfs (kobject uevent, DEVNAME)."""
     lines = read_text(f"/sys/dev/block/{disk.major}:{disk.minor}/uevent").splitlines()
     name = next((line.removeprefix("DEVNAME=") for line in lines if line.startswith("DEVNAME=")), "")

@@ -34,13 +34,18 @@ def describe_sandbox(
         mount_point=GUEST_SHM,
     )
     return wire.CreateSandboxRequest(
-        hostname=str(spec.get("hostname") or "")[:_HOSTNAME_LIMIT],
+        hostname=find_host_name(spec),
         dns=read_name_servers(spec),
         sandbox_id=sandbox_id,
         storages=[_SHARE, shm] if shared else [shm],
         guest_hook_path=config.hypervisor.guest_hook_path,
         kernel_modules=[_parse_module(text) for text in config.agent.kernel_modules],
     )
+
+
+def find_host_name(spec: dict[str, Any]) -> str:
+    """Return the host name of a sandbox's first container, as long as the kernel takes it."""
+    return str(spec.get("hostname") or "")[:_HOSTNAME_LIMIT]
 
 
 def _parse_module(text: str) -> wire.KernelModule:

@@ -94,6 +94,16 @@ class SandboxNetwork:
         self._connection.scan()
         return [_describe_card(plug) for plug in self._connection.connect()]
 
+    def list_cards(self) -> list[tuple[str, str, str]]:
+        """Return the id of each card of the VM, the name of its link, and its link-layer address."""
+        links = [] if self._connection is None else [one.link for one in self._connection.connected.endpoints]
+        return [(_name_card(link.ifindex), link.name, format_mac(link.address)) for link in links]
+
+    @property
+    def queues(self) -> int:
+        """How many queues each card has."""
+        return 1 if self._connection is None else self._connection.queues
+
     def close_taps(self) -> None:
         """Let go of what the cards lent."""
         if self._connection is not None:

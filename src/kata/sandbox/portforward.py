@@ -30,6 +30,11 @@ class PortForward:
         self._listener: LoopbackListener | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is a connection."""
+        return self._listener is not None and len(self._tasks) > len(self._listener.sockets)
+
     def open(self) -> None:
         """Begin to accept. A kernel that cannot do it is noted in the log, since few pods are ever forwarded to."""
         try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kata.config.annotations import apply_annotations
 from kata.config.load import load_configuration
 from kata.config.model import SCRATCH_ON_DISK, Configuration
-from kata.errors import DeadlineError, ExistsError, KataError, NotFoundError, StateError
+from kata.errors import DeadlineError, ExistsError, KataError, NotFoundError, StateError, UnsupportedError
 from kata.hypervisor.spec import NetDevice
 from kata.observe.durations import Durations
 from kata.observe.log import Log
@@ -27,7 +27,7 @@ from kata.sandbox.container import Bundle, Container, name_moment, read_bundle
 from kata.sandbox.disk import Disks, VmDisks, find_disks
 from kata.sandbox.diskroot import DiskRoot, OfferedRoot, describe_image, pack_root
 from kata.sandbox.guest import LOST_STATUS
-from kata.sandbox.guestsandbox import describe_sandbox
+from kata.sandbox.guestsandbox import describe_sandbox, find_host_name
 from kata.sandbox.hostfiles import HostFiles
 from kata.sandbox.kubelet import list_published
 from kata.sandbox.ledger import Kind, record_resource, release_resources
@@ -46,8 +46,10 @@ from kata.sandbox.volume import DirectVolume, count_direct_volumes, take_direct_
 from kata.storage.directvolume import find_note, forget_sandbox, note_sandbox
 
 if TYPE_CHECKING:
+    from kata.sandbox.checkpoint import Checkpoint
     from kata.sandbox.copies import Copies, Visit
     from kata.sandbox.resizing import Resizing
+    from kata.sandbox.restoring import Origin, Restored
 
 _STAND_IN_TIMEOUT = 10.0
 _CHECK_TIMEOUT = 5.0
@@ -112,6 +114,9 @@ class Sandbox:
         self._is_lasting = False
         self._pod_mounts: list[dict[str, Any]] = []
         self._resizing: Resizing | None = None
+        self._site: Site | None = None
+        self._restored: Restored | None = None
+        self._saving = False
         self.is_lost = False
         self.is_released = False
 
@@ -130,20 +135,23 @@ class Sandbox:
         *,
         lasting: bool = False,
         disks: int = 0,
+        origin: "Origin | None" = None,
     ) -> None:
         """Begin to start the VM, sized for the spec of `bundle`. `create_container` waits for it.
 
         `config` is the path of a configuration file, None for the usual places. `disks` is how many the engine offers
         for the first container's root. This process moves into the network
         `namespace` and closes its descriptor. A `lasting` sandbox stays until `stop`; any other goes with its last
-        container.
+        container. With an `origin` the VM goes on from that, and the first container is the one that was saved.
         """
         self._move(SandboxState.STARTING)
         self._is_lasting = lasting
         self.management.open()
-        self._started = asyncio.create_task(self._start(bundle, config, namespace, disks))
+        self._started = asyncio.create_task(self._start(bundle, config, namespace, disks, origin))
 
-    async def _start(self, bundle: str, config: str | None, namespace: PodNamespace | None, disks: int) -> SandboxVm:
+    async def _start(
+        self, bundle: str, config: str | None, namespace: PodNamespace | None, disks: int, origin: "Origin | None"
+    ) -> SandboxVm:
         first = read_bundle(bundle)
         self._config = self._configure(config, first.spec)
         if self._is_lasting:  # no container is made of this spec, so what it mounts is for all
@@ -154,7 +162,7 @@ class Sandbox:
             size = leave_room(size, self._config.hypervisor, host)
         with self.timeline.measure("host cgroup"):
             self._cgroups.enter(first.spec, whole=self._config.runtime.sandbox_cgroup_only)
-        site = Site(
+        site = self._site = Site(
             self.id, self.directory, self._root, self._config, self.timeline, self._log, vcpu_cgroup=self._cgroups.vcpus
         )
         cards: list[NetDevice] = []
@@ -162,7 +170,13 @@ class Sandbox:
             with self.timeline.measure("network"):
                 cards = self.network.join(namespace, self._config, size.vcpus)
         links = namespace is not None
-        vm = await start_vm(site, size, cards, self._count_sockets(first, disks, links=links))
+        if origin is None:
+            vm = await start_vm(site, size, cards, self._count_sockets(first, disks, links=links))
+        else:
+            from kata.sandbox.restoring import restore_sandbox  # noqa: PLC0415 - few sandboxes were saved
+
+            self._restored = await restore_sandbox(site, origin, first, self._files, self.network, cards)
+            vm = self._restored.vm
         self._vm = vm
         self._disks = VmDisks(vm.machine, self._config.hypervisor)
         if vm.share is None:
@@ -175,9 +189,8 @@ class Sandbox:
             self._resizing = Resizing(vm, self._config.hypervisor, host, self.containers, self._log)
         self.network.close_taps()
         clock = GuestClock(vm.guest)
-        about = describe_sandbox(self.id, first.spec, self._config, shared=vm.share is not None)
         with self.timeline.measure("guest sandbox"):  # both at once: a guest that is slow answers in one go
-            await asyncio.gather(clock.set(), vm.guest.create_sandbox(about))
+            await asyncio.gather(clock.set(), self._introduce(vm, first.spec, origin))
         if cards:
             with self.timeline.measure("guest network"):
                 await self.network.configure(vm.guest)
@@ -224,6 +237,15 @@ class Sandbox:
             self._log.write("warning", f"the configuration has an option without effect: {remark}")
         return apply_annotations(config, spec.get("annotations") or {})
 
+    async def _introduce(self, vm: SandboxVm, spec: dict[str, Any], origin: "Origin | None") -> None:
+        """Tell the guest who it is, unless it knows since before it was saved."""
+        if origin is None:
+            await vm.guest.create_sandbox(describe_sandbox(self.id, spec, self._config, shared=vm.share is not None))
+        elif origin.copy:
+            from kata.sandbox.restoring import make_identity  # noqa: PLC0415 - few sandboxes are copies
+
+            await vm.guest.renew(make_identity(find_host_name(spec)))
+
     async def _watch_vm(self, vm: SandboxVm) -> None:
         """End every process when the VM ends before it was told to.
 
@@ -233,7 +255,10 @@ class Sandbox:
         status = LOST_STATUS
         try:
             reason = await vm.wait_end()
-            self._log.write("error", f"the VM ended: {reason}", console=vm.machine.read_console())
+            is_needed = any(one.status != Status.STOPPED for one in self.containers.values())
+            self._log.write(
+                "error" if is_needed else "info", f"the VM ended: {reason}", console=vm.machine.read_console()
+            )
             if vm.oom.explain():
                 status = 128 + signal.SIGKILL
                 for container in self.containers.values():
@@ -349,13 +374,8 @@ class Sandbox:
             translation.spec.Linux.Seccomp = None
         return translation, volumes, scratch
 
-    async def _create(
-        self, vm: SandboxVm, container_id: str, bundle: Bundle, pid: int, offered: OfferedRoot | None
-    ) -> None:
-        root = await self._find_root(bundle, pid, offered)
-        translation, volumes, scratch = self._translate(bundle, container_id, pid, root)
-        attachment = await self._attachments.take(container_id, "", timeout=_STAND_IN_TIMEOUT)
-        record = store.ContainerRecord(
+    def _make_record(self, container_id: str, bundle: Bundle, pid: int) -> store.ContainerRecord:
+        return store.ContainerRecord(
             id=container_id,
             sandbox=self.id,
             bundle=bundle.path,
@@ -366,8 +386,20 @@ class Sandbox:
             annotations=bundle.spec.get("annotations") or {},
             namespace=self._namespace,
         )
+
+    async def _create(
+        self, vm: SandboxVm, container_id: str, bundle: Bundle, pid: int, offered: OfferedRoot | None
+    ) -> None:
+        restored, self._restored = self._restored, None
+        root = DiskRoot(()) if restored else await self._find_root(bundle, pid, offered)
+        name = container_id
+        if restored is not None:
+            name = vm.guest.names[container_id] = restored.checkpoint.container.name
+        translation, volumes, scratch = self._translate(bundle, name, pid, root)
+        attachment = await self._attachments.take(container_id, "", timeout=_STAND_IN_TIMEOUT)
         try:
             assert self._disks is not None
+            record = self._make_record(container_id, bundle, pid)
             disks = Disks(self._disks, container_id, partial(self._files.open, pid))
             shared, home = translation.shared, self.network.home
             container = Container(self._root, vm.guest, bundle, record, shared, home, disks, volumes, scratch)
@@ -380,22 +412,16 @@ class Sandbox:
             for volume in volumes:
                 record_resource(self.directory, Kind.FILE, find_note(volume.path, self.id))
                 note_sandbox(volume.path, self.id)
-            published: list[Place] = []
             with self.timeline.measure("share files"):
-                if vm.share is not None:
-                    published = list_published(translation.storages, vm.share.mounts)
-                    self._files.put_into(vm.share, translation.shared, pid, container_id)
-                    if published:
-                        vm.share.make_directory(PUBLISHED)
-                elif self._copies is not None:
-                    visit = partial(self._files.visit, pid)
-                    translation = await self._copies.put(translation, container_id, visit)
-                    container.farewell = self._find_farewell(translation, container_id, vm, visit)
+                translation, published = await self._give_files(vm, translation, container, pid)
             if self._resizing is not None:
                 with self.timeline.measure("resize"):
                     await self._resizing.fit()
             with self.timeline.measure("create container"):
-                await container.create(translation, attachment)
+                if restored is None:
+                    await container.create(translation, attachment)
+                else:
+                    await container.adopt(restored.disks, attachment, paused=restored.checkpoint.container.paused)
             if published:
                 self._publisher = self._publisher or Publisher(vm.guest, self._log)
                 self._publisher.follow(container_id, published)
@@ -407,6 +433,22 @@ class Sandbox:
             raise
         finally:
             self.timeline.write()
+
+    async def _give_files(
+        self, vm: SandboxVm, translation: Translation, container: Container, pid: int
+    ) -> tuple[Translation, list[Place]]:
+        """Share with the guest what a container has of the host, or copy it; return what is published of it."""
+        published: list[Place] = []
+        if vm.share is not None:
+            published = list_published(translation.storages, vm.share.mounts)
+            self._files.put_into(vm.share, translation.shared, pid, container.id)
+            if published:
+                vm.share.make_directory(PUBLISHED)
+        elif self._copies is not None:
+            visit = partial(self._files.visit, pid)
+            translation = await self._copies.put(translation, container.id, visit)
+            container.farewell = self._find_farewell(translation, container.id, vm, visit)
+        return translation, published
 
     def _find_farewell(
         self, translation: Translation, container_id: str, vm: SandboxVm, visit: "Visit"
@@ -469,6 +511,38 @@ class Sandbox:
         except KataError:
             return False
         return True
+
+    async def checkpoint(self, container_id: str, directory: str, *, leave_running: bool) -> "Checkpoint":
+        """Save the sandbox to a directory, and end its container unless it is to be left running.
+
+        It goes on when the caller is cancelled. Raise StateError, UnsupportedError, HostError, DeadlineError; the
+        sandbox goes on then.
+        """
+        from kata.sandbox.saving import Subject, save_sandbox  # noqa: PLC0415 - few sandboxes are saved
+
+        container, vm = self.find_container(container_id), self.require_running()
+        if self._saving:
+            raise StateError(f"sandbox {self.id} is being saved already")
+        if self._is_lasting or is_pod(container.bundle.spec) or len(self.containers) > 1 or self._reserved:
+            raise UnsupportedError(
+                f"sandbox {self.id} is a pod's: only one with a single container of its own is saved"
+            )
+        if self._forwarding is not None and self._forwarding.is_busy:
+            raise StateError(
+                f"connections are forwarded to ports of sandbox {self.id}", hint="save it when they have ended"
+            )
+        assert self._site is not None
+        self._saving = True
+        subject = Subject(self._site, vm, container, self.network)
+        task = asyncio.create_task(save_sandbox(subject, directory, leave_running=leave_running))
+        task.add_done_callback(self._see_saved)
+        return await asyncio.shield(task)
+
+    def _see_saved(self, task: "asyncio.Task[Checkpoint]") -> None:
+        self._saving = False
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._log.write("warning", "the sandbox was not saved", error=str(error))
 
     async def exec(self, container_id: str, exec_id: str, process: dict[str, Any]) -> None:
         container = self.find_container(container_id)

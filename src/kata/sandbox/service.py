@@ -23,6 +23,10 @@ from kata.transport.ttrpc import ServerConnection
 _FIRST_CONTAINER_TIMEOUT = 120.0
 _FAREWELL_TIMEOUT = 5.0
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata.sandbox.restoring import Origin
+
 
 def serve(
     *,
@@ -34,19 +38,27 @@ def serve(
     config: str | None,
     network_fd: int = -1,
     creator: int = 0,
+    origin: str = "",
+    copy: bool = False,
 ) -> int:
     """Run the daemon until the sandbox is gone; return the exit code.
 
     `service_fd` and `init_fd` are listening sockets in the sandbox's directory. `bundle` is the first container's.
     `network_fd` is the pod's network namespace, -1 where it is the host's.
     `creator` is the pid of the parent, which is going to ask for that container; 0 when anybody may.
+    `origin` is the directory of a checkpoint that the sandbox goes on from, with `copy` beside the one that was saved.
     """
     directory = store.find_sandbox_dir(root, sandbox)
     lock = store.lock_sandbox(directory)
     try:
         enter_private_mount_namespace()
         # Otherwise the ledger in the directory is what `gc` releases the rest by.
-        if asyncio.run(_run(root, sandbox, bundle, service_fd, init_fd, config, network_fd, creator)):
+        going_on = None
+        if origin:
+            from kata.sandbox.restoring import Origin  # noqa: PLC0415 - few sandboxes were saved
+
+            going_on = Origin(origin, copy)
+        if asyncio.run(_run(root, sandbox, bundle, service_fd, init_fd, config, network_fd, creator, going_on)):
             with suppress(OSError):
                 remove_tree(directory)
     finally:
@@ -63,6 +75,7 @@ async def _run(
     config: str | None,
     network_fd: int,
     creator: int,
+    origin: "Origin | None",
 ) -> bool:
     """Serve until the sandbox is gone; say whether nothing of it is left."""
     loop = asyncio.get_running_loop()
@@ -74,7 +87,7 @@ async def _run(
     if network_fd >= 0:
         os.set_inheritable(network_fd, False)
         namespace = PodNamespace(network_fd, find_network_namespace(read_bundle(bundle).spec) or "")
-    sandbox.start(bundle, config, namespace)
+    sandbox.start(bundle, config, namespace, origin=origin)
     services = list_services(sandbox)
     connections: set[ServerConnection] = set()
 

@@ -13,7 +13,7 @@ from kata.errors import ConfigError, DeadlineError, GuestError, KataError, Start
 from kata.hypervisor.channel import AGENT_PORT, DEBUG_CONSOLE_PORT, LOG_PORT, choose_guest_channel
 from kata.hypervisor.driver import Capabilities, Channel, Hypervisor, Vm, open_hypervisor
 from kata.hypervisor.identity import derive_user_id
-from kata.hypervisor.spec import Balloon, Device, NetDevice, PciAddress, Rng, SharedFs, VmSpec
+from kata.hypervisor.spec import Balloon, Device, NetDevice, PciAddress, Plugged, Rng, SharedFs, VmSpec
 from kata.network.tap import drop_tap, keep_tap, name_tap
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
@@ -48,7 +48,8 @@ _LAST_WORDS_TIMEOUT = 1.0
 class SandboxVm(NamedTuple):
     """A VM whose agent answers. Made by `start_vm`; `stop` releases all of it.
 
-    `share` and `virtiofsd` are None for one that shares no files.
+    `share` and `virtiofsd` are None for one that shares no files. It has so many hot-plug `ports`, full or empty, and
+    perhaps a controller of SCSI disks.
     """
 
     guest: Guest
@@ -59,6 +60,8 @@ class SandboxVm(NamedTuple):
     agent_url: str
     size: VmSize
     oom: OomWatch
+    ports: int
+    scsi: bool
 
     def list_pids(self) -> tuple[int, ...]:
         """Return the host processes that are this VM."""
@@ -236,11 +239,29 @@ def find_obstacle(config: Configuration, size: VmSize, host: Host) -> str:
     obstacles = (
         (not config.factory.enable_template, "enable_template is off"),
         (not host.capabilities.template, f"{host.hypervisor.name} has no templates"),
-        (config.hypervisor.enable_hugepages, "its memory is of huge pages"),
-        (config.hypervisor.confidential_guest, "nobody can save a confidential guest"),
-        (bool(size.most_memory_mib or size.most_vcpus), "it is to grow and shrink with its containers"),
-        (host.channel == "vsock", "the guest channel is vsock"),
     )
+    return _find_true(obstacles) or _find_saving_obstacle(config, size, host)
+
+
+def find_checkpoint_obstacle(config: Configuration, size: VmSize, host: Host) -> str:
+    """Return why VMs of this configuration and size cannot be saved while they run, or an empty string."""
+    if not host.capabilities.checkpoint:
+        return f"VMs of {host.hypervisor.name} are not saved while containers run"
+    return _find_saving_obstacle(config, size, host)
+
+
+def _find_saving_obstacle(config: Configuration, size: VmSize, host: Host) -> str:
+    return _find_true(
+        (
+            (config.hypervisor.enable_hugepages, "its memory is of huge pages"),
+            (config.hypervisor.confidential_guest, "nobody can save a confidential guest"),
+            (bool(size.most_memory_mib or size.most_vcpus), "it is to grow and shrink with its containers"),
+            (host.channel == "vsock", "the guest channel is vsock"),
+        )
+    )
+
+
+def _find_true(obstacles: Sequence[tuple[bool, str]]) -> str:
     return next((reason for is_so, reason in obstacles if is_so), "")
 
 
@@ -261,6 +282,26 @@ def describe_template(site: Site, size: VmSize, host: Host, line: Line, cards: S
     return _describe_vm(site, size, host, line, cards)._replace(hotplug_ports=ports, savable=True, scsi=scsi)
 
 
+def describe_saved(site: Site, size: VmSize, host: Host, line: Line, plan: Plan) -> VmSpec:
+    """Describe the VM of a sandbox that was saved: as it began, and nothing in its ports."""
+    return _describe_vm(site, size, host, line, ())._replace(hotplug_ports=plan.ports, scsi=plan.scsi)
+
+
+async def restore_vm(
+    site: Site, size: VmSize, host: Host, plan: Plan, directory: str, plugged: Sequence[Plugged]
+) -> SandboxVm:
+    """Start a VM that goes on from one which was saved in a directory, with what was `plugged` into that.
+
+    Its containers are held. Raise StartError that names the phase and quotes the end of the console.
+    """
+    read_console: list[Callable[[], str]] = []
+    try:
+        return await _start(site, size, host, (), plan, directory, read_console, plugged)
+    except KataError as error:
+        console = read_console[0]() if read_console else ""
+        raise StartError(site.timeline.current, error.message, console=console, hint=error.hint) from error
+
+
 async def _start(
     site: Site,
     size: VmSize,
@@ -269,7 +310,9 @@ async def _start(
     plan: Plan,
     saved: str,
     read_console: list[Callable[[], str]],
+    plugged: Sequence[Plugged] | None = None,
 ) -> SandboxVm:
+    """Start a VM. With `plugged` it goes on from a sandbox's that was `saved`, otherwise from a template's."""
     timeline = site.timeline
     oom = OomWatch()  # of this process: what it starts is in the same cgroup
     async with AsyncExitStack() as owned:
@@ -285,12 +328,13 @@ async def _start(
         line = open_line_of(site, host)
         owned.callback(line.close)
         with timeline.measure("vmm"):
-            if saved:
+            if plugged is not None:
+                spec = describe_saved(site, size, host, line, plan)._replace(saved=saved, plugged=tuple(plugged))
+            elif saved:
                 cold = () if host.capabilities.net_hotplug else cards
                 spec = describe_template(site, size, host, line, cold)._replace(savable=False, saved=saved)
             else:
-                own = [*shared, *_place_cards(cards, plan)]
-                spec = _describe_vm(site, size, host, line, own)._replace(hotplug_ports=plan.ports, scsi=plan.scsi)
+                spec = _describe_booting(site, size, host, line, plan, [*shared, *_place_cards(cards, plan)])
             note = functools.partial(record_process, site.directory)
             machine = await host.hypervisor.start(spec, timeout=_VMM_TIMEOUT, started=note)
             owned.push_async_callback(machine.stop, timeout=_STOP_TIMEOUT)
@@ -317,7 +361,10 @@ async def _start(
             if saved and not host.capabilities.net_hotplug:
                 await _take_over_cards(guest, cards)
         await _listen_to_guest(site, line, owned)
-        return SandboxVm(guest, share, machine, virtiofsd, owned.pop_all(), line.agent_url, size, oom)
+        ports = spec.hotplug_ports + sum(isinstance(one, NetDevice) and one.in_port for one in spec.devices)
+        return SandboxVm(
+            guest, share, machine, virtiofsd, owned.pop_all(), line.agent_url, size, oom, ports, scsi=spec.scsi
+        )
 
 
 async def _listen_to_guest(site: Site, line: Line, owned: AsyncExitStack) -> None:
@@ -330,7 +377,14 @@ async def _listen_to_guest(site: Site, line: Line, owned: AsyncExitStack) -> Non
         owned.callback((await serve_console(line)).close)
 
 
-def _place_cards(cards: Sequence[NetDevice], plan: Plan) -> list[Device]:
+def _describe_booting(site: Site, size: VmSize, host: Host, line: Line, plan: Plan, own: Sequence[Device]) -> VmSpec:
+    """Describe the VM of a sandbox that boots. It can be saved where that is of use: not with a share."""
+    savable = not plan.shares and not find_checkpoint_obstacle(site.config, size, host)
+    spec = _describe_vm(site, size, host, line, own)
+    return spec._replace(hotplug_ports=plan.ports, scsi=plan.scsi, savable=savable)
+
+
+def _place_cards(cards: Sequence[NetDevice], plan: Plan) -> list[NetDevice]:
     """Have the network cards in ports, from which they can be taken out, where there is room for all."""
     in_port = plan.ports + len(cards) <= _MOST_PORTS
     return [card._replace(in_port=in_port) for card in cards]

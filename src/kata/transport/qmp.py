@@ -110,6 +110,12 @@ class QmpSession:
         except TimeoutError as error:
             raise DeadlineError(f"QEMU reported no {name} within {timeout:g} s") from error
 
+    def forget_events(self, name: str) -> None:
+        """Drop what was kept of this name, so that a wait for it is for a new one."""
+        kept = [event for event in self.events if event.name != name]
+        self.events.clear()
+        self.events.extend(kept)
+
     async def _read(self) -> None:
         loop = asyncio.get_running_loop()
         reason: KataError = GuestError("QEMU closed the QMP session", status=Code.UNAVAILABLE)

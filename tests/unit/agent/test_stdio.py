@@ -159,3 +159,22 @@ async def test_a_terminal_ends_when_its_last_user_is_gone() -> None:
     os.close(slave)
     assert await terminal.stdout.read(10) == b""
     terminal.close()
+
+
+async def test_a_write_that_is_interrupted_says_how_much_was_taken() -> None:
+    stdin, theirs = make_input()
+    capacity = fcntl.fcntl(theirs, fcntl.F_GETPIPE_SZ)
+    data = bytes(range(256)) * (capacity // 128)
+    writing = asyncio.create_task(stdin.write(data))
+    waiting = asyncio.create_task(stdin.write(b"next"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    stdin.interrupt()
+    async with asyncio.timeout(ENOUGH):
+        written = await writing
+        assert await waiting == 0
+    assert 0 < written < len(data)
+    assert os.read(theirs, len(data)) == data[:written]
+    assert await stdin.write(b"rest") == 4
+    stdin.close()
+    assert read_to_end(theirs) == b"rest"

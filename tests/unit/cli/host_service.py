@@ -250,6 +250,8 @@ def serve(
     config: str | None,
     network_fd: int,
     creator: int,
+    origin: str,
+    copy: bool,
 ) -> int:
     directory = store.find_sandbox_dir(root, sandbox)
     store.lock_sandbox(directory)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kata.hypervisor.memory import copy_memory, list_data, make_memory, write_memory
+from kata.hypervisor.memory import copy_memory, make_memory, write_memory
+from kata.sys.sparsefile import list_data
 
 _PAGE = 4096
 _PAGES = 64

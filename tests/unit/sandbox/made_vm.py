@@ -54,7 +54,16 @@ async def vm(tmp_path: Path, peer: Peer) -> AsyncIterator[SandboxVm]:
         owned.callback(guest.client.close)
         await guest.start_container("any")  # its answer says that the peer has the connection
         yield SandboxVm(
-            guest, Share(str(tmp_path), "s"), machine, virtiofsd, owned, "vsock://3:1024", VmSize(1, 128), OomWatch()
+            guest,
+            Share(str(tmp_path), "s"),
+            machine,
+            virtiofsd,
+            owned,
+            "vsock://3:1024",
+            VmSize(1, 128),
+            OomWatch(),
+            ports=0,
+            scsi=False,
         )
 
 

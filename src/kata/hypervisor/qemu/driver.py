@@ -78,6 +78,7 @@ class Qemu:
             pause=True,
             balloon=True,
             template=has_pci,
+            checkpoint=has_pci,
             vcpu_hotplug=has_pci,
             memory_hotplug=has_pci,
         )

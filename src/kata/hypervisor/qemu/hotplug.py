@@ -14,7 +14,7 @@ from kata.hypervisor.qemu.arguments import (
     describe_net_frontend,
     describe_share_frontend,
 )
-from kata.hypervisor.spec import BlockDevice, DiskAddress, NetDevice, PciAddress, SharedFs, VfioDevice
+from kata.hypervisor.spec import BlockDevice, DiskAddress, NetDevice, PciAddress, Plugged, SharedFs, VfioDevice
 from kata.transport.qmp import QmpSession
 
 _SCSI_TARGETS = 255  # of virtio-scsi-pci, one more than its highest number (QEMU, hw/scsi/virtio-scsi.c)
@@ -45,9 +45,25 @@ class Hotplug:
         self._scsi = scsi
         self._plugged: dict[str, _Plugged] = {}
         self._count = 0
+        self._wanted: int | None = None
         for port, (card, name) in enumerate(cards.items()):
             self._plugged[card] = _Plugged(port, self._ports, name)
             self._plugged[card].undo.append(("netdev_del", {"id": name}))
+
+    def find_places(self) -> dict[str, int]:
+        """Return the port or the SCSI target of each device by its id."""
+        return {device: plugged.place for device, plugged in self._plugged.items()}
+
+    async def restore(self, plugged: Plugged) -> None:
+        """Plug a device into the place that it has in the state that is about to be loaded."""
+        self._wanted = plugged.place
+        try:
+            if isinstance(plugged.device, BlockDevice):
+                await self.plug_block(plugged.device)
+            else:
+                await self.plug_net(plugged.device)
+        finally:
+            self._wanted = None
 
     def _reserve(self, device_id: str, *, scsi: bool = False) -> _Plugged:
         if device_id in self._plugged:
@@ -59,7 +75,11 @@ class Hotplug:
             raise StateError(f"device {device_id} finds no free {place} in its VM", hint=hint)
         # Names are never used twice: DEVICE_DELETED of an earlier device must not be taken for this one's.
         self._count += 1
-        plugged = _Plugged(free.pop(0), free, f"hot{self._count}")
+        number = free[0] if self._wanted is None else self._wanted
+        if number not in free:
+            raise StateError(f"device {device_id} cannot be where it was: place {number} is not free")
+        free.remove(number)
+        plugged = _Plugged(number, free, f"hot{self._count}")
         self._plugged[device_id] = plugged
         return plugged
 

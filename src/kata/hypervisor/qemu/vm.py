@@ -76,6 +76,12 @@ class QemuVm:
         await self._unless_ended(self._load(state, timeout))
 
     async def _load(self, state: int, timeout: float) -> None:
+        for plugged in self.spec.plugged:
+            if isinstance(plugged.device, NetDevice) and self._has_vhost:
+                with lend_vhost(plugged.device) as card:
+                    await self._hotplug.restore(plugged._replace(device=card))
+            else:
+                await self._hotplug.restore(plugged)
         await self._session.execute("getfd", {"fdname": STATE}, descriptors=(state,))
         await self._ignore_memory()
         await self._session.execute("migrate-incoming", {"uri": f"fd:{STATE}"})
@@ -159,6 +165,7 @@ class QemuVm:
         finally:
             os.close(target)
         await self._ignore_memory()
+        self._session.forget_events("MIGRATION")
         # Not stopped before: a VM that stood still when it was saved would be restored as one.
         await self._session.execute("migrate", {"uri": f"fd:{STATE}"})
         ended = await self._session.wait_event(
@@ -166,7 +173,10 @@ class QemuVm:
         )
         if ended.data["status"] != "completed":
             raise HostError(f"QEMU could not write the state of sandbox {self.spec.id}: {ended.data['status']}")
-        write_saved_memory(self._memory, directory)
+        await asyncio.to_thread(write_saved_memory, self._memory, directory)
+
+    def find_places(self) -> dict[str, int]:
+        return self._hotplug.find_places()
 
     async def list_vcpu_threads(self) -> dict[int, int]:
         return {int(cpu["cpu-index"]): int(cpu["thread-id"]) for cpu in await self._session.execute("query-cpus-fast")}

@@ -67,6 +67,14 @@ class UpdateContainerRequest(Message):
     resources: str = string(2)
 
 
+class CheckpointRequest(Message):
+    """`directory` is an absolute path of the host."""
+
+    container_id: str = string(1)
+    directory: str = string(2)
+    leave_running: bool = boolean(3)
+
+
 class DocumentResponse(Message):
     """A JSON document: an OCI state, statistics, a description."""
 
