@@ -63,12 +63,14 @@ def build_virtiofsd_arguments(
 ) -> list[str]:
     """The command line. `listening` is the descriptor of the socket, `files` the limit of open files.
 
-    One worker thread, as upstream runs it: the pool's default is none in the C version and one in Rust's. Raise
+    Requests are handled one after the other. In the C version by the thread that takes them in: handing each to one
+    worker costs a fifth of virtiofsd's processor time more, and nothing is quicker (docs/performance.md). Raise
     ConfigError for an unknown cache policy.
     """
     if cache not in _CACHES:
         raise ConfigError(f"virtio-fs cache policy {cache!r} is unknown", hint=f"one of: {', '.join(_CACHES)}")
-    common = [binary.path, f"--fd={listening}", "--thread-pool-size=1", f"--rlimit-nofile={files}"]
+    workers = 0 if binary.kind == "c" else 1
+    common = [binary.path, f"--fd={listening}", f"--thread-pool-size={workers}", f"--rlimit-nofile={files}"]
     if binary.kind == "c":
         policy = {"never": "none", "metadata": "auto"}.get(cache, cache)
         options = ["sandbox=namespace", f"cache={policy}", "xattr", "announce_submounts", f"source={directory}"]

@@ -20,7 +20,7 @@ RUST = VirtiofsdBinary("/usr/libexec/virtiofsd", "rust")
 
 def test_the_c_version_gets_its_options_after_o() -> None:
     assert build_virtiofsd_arguments(C, "/share", 9, cache="never", files=1000) == [
-        *("/usr/lib/qemu/virtiofsd", "--fd=9", "--thread-pool-size=1", "--rlimit-nofile=1000", "-f"),
+        *("/usr/lib/qemu/virtiofsd", "--fd=9", "--thread-pool-size=0", "--rlimit-nofile=1000", "-f"),
         *("-o", "sandbox=namespace", "-o", "cache=none", "-o", "xattr", "-o", "announce_submounts"),
         *("-o", "source=/share"),
     ]
