@@ -232,3 +232,30 @@ def test_a_program_that_does_not_exist_is_named(engine: Engine, pod: Container) 
     assert result.code == 1
     assert "/no/such/program" in result.err
     assert "/no/such/program" in pod.execute("/no/such/program").err
+
+
+def test_a_device_of_the_spec_is_the_guests_own_with_the_modes_and_rules_of_the_spec(
+    engine: Engine, pod: Container
+) -> None:
+    def change(spec: dict[str, Any]) -> None:
+        fuse, closed = ({"type": "c", "major": 10, "minor": minor} for minor in (229, 183))
+        owner = {"fileMode": 0o640, "uid": 1000, "gid": 100}
+        spec["linux"]["devices"] = [{"path": "/dev/mine", **fuse, **owner}, {"path": "/dev/closed", **closed}]
+        rules = [{"allow": False, "access": "rwm"}, {"allow": True, "access": "r", **fuse}]
+        spec["linux"]["resources"]["devices"] = rules
+
+    tries = "(: < /dev/mine) && echo read; (: > /dev/mine) || (: < /dev/closed) || echo refused"
+    script = f"stat -c '%F %a %u %g' /dev/mine; {tries}"
+    result = engine.run_container("sh", "-c", script, pod=pod.id, change=combine(change, grant("CAP_DAC_OVERRIDE")))
+    assert result.text == "character special file 640 1000 100\nread\nrefused\n", result
+    assert result.err.count("Operation not permitted") == 2, result
+
+
+def test_a_cpuset_of_the_host_does_not_keep_a_container_from_the_guests_processors(
+    engine: Engine, pod: Container
+) -> None:
+    def change(spec: dict[str, Any]) -> None:
+        spec["linux"]["resources"]["cpu"] = {"cpus": "5-7", "mems": "3"}
+
+    result = engine.run_container("grep", "Cpus_allowed_list", "/proc/self/status", pod=pod.id, change=change)
+    assert (result.code, result.text.split()[-1]) == (0, "0"), result
