@@ -41,7 +41,7 @@ _CONFIGURATION = f"""
 {{factory}}
 
 {_MICROVM if HYPERVISOR == "microvm" else f"[hypervisor.{HYPERVISOR}]"}
-accelerator = "{"auto" if os.environ.get("KATA_LAB") else "tcg"}"
+accelerator = "{"kvm" if os.environ.get("KATA_LAB") else "tcg"}"
 kernel = "{{kernel}}"
 image = "{{image}}"
 default_memory = 512

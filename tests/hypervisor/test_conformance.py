@@ -18,7 +18,9 @@ from kata.hypervisor.driver import Capabilities, Hypervisor
 from kata.hypervisor.identity import derive_user_id
 from kata.hypervisor.spec import BlockDevice, DiskAddress, NetDevice, VfioDevice
 from kata.network.tap import open_tap
+from kata.resources.hostdevice import give_back, lend_group, read_device, take_device, wait_unused
 from kata.sys.process import is_alive
+from lab.machine import RNG
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 HOT_MAC = "02:00:00:00:00:0a"
@@ -178,6 +180,24 @@ async def test_a_network_card_comes_and_goes(running: Running) -> None:
     await running.shell.run_until("cat /sys/class/net/*/address", lambda text: HOT_MAC in text)
     await running.vm.unplug("hot", timeout=60)
     assert HOT_MAC not in await running.shell.run("cat /sys/class/net/*/address")
+
+
+async def test_a_device_of_the_host_comes_and_goes(running: Running) -> None:
+    require(running.driver.find_capabilities(), "vfio")
+    if not os.environ.get("KATA_LAB"):
+        pytest.skip("NO SPARE DEVICE BEHIND AN IOMMU: none is passed to a VM; run make test-lab")
+    host = read_device(RNG)
+    take_device(RNG)
+    try:
+        lend_group(host.group, derive_user_id(running.spec.id))
+        await running.vm.plug_vfio(VfioDevice("host", RNG))
+        line = "echo 1 > /sys/bus/pci/rescan; cat /sys/class/misc/hw_random/rng_available"
+        await running.shell.run_until(line, lambda text: text.count("virtio_rng") == 2)
+        await running.vm.unplug("host", timeout=60)
+        assert (await running.shell.run(line)).count("virtio_rng") == 1
+        wait_unused(host.group, timeout=30)
+    finally:
+        give_back(RNG, host.driver)
 
 
 async def test_a_vcpu_comes_and_goes(running: Running) -> None:

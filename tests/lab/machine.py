@@ -11,6 +11,14 @@ from lab.image import Level1
 
 _RESULTS_SIZE = 256 << 20
 _MEMORY_MIB = 4096
+RNG = "0000:00:08.0"
+CARD = "0000:00:09.0"
+PAIR = ("0000:00:0a.0", "0000:00:0a.1")
+"""PCI devices that L1 has for its VMs: a source of entropy, a network card, and two devices of one IOMMU group."""
+
+GATEWAY = "10.0.2.2"
+"""What answers at the other end of that card. Source: QEMU's -netdev user."""
+
 # What no job needs to know: L1's clock is QEMU's, so the kernel need not watch it; and it may be turned off by panic.
 _PARAMETERS = (
     "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check nowatchdog intel_iommu=on "
@@ -18,6 +26,7 @@ _PARAMETERS = (
 )
 # `max` would be slower and has no CPUID leaves 0x8000001d and 0x8000001e, which Firecracker reads on AMD's processors.
 _CPU = "EPYC,+svm"
+_FOR_VFIO = "iommu_platform=on,disable-legacy=on"
 
 
 class Outcome(NamedTuple):
@@ -28,7 +37,7 @@ class Outcome(NamedTuple):
 
 
 def list_arguments(level1: Level1, job: Path, results: Path) -> list[str]:
-    """QEMU's command line. The device at 08.0 is there to be passed on by VFIO: see intel_iommu in the parameters."""
+    """QEMU's command line. The devices from 08.0 on are there to be passed on by VFIO, hence intel_iommu=on."""
     disks: list[str] = []
     for path, options in ((level1.root, "snapshot=on"), (job, "readonly=on"), (results, "cache=unsafe")):
         disks += ["-drive", f"file={path},format=raw,if=virtio,{options}"]
@@ -37,8 +46,16 @@ def list_arguments(level1: Level1, job: Path, results: Path) -> list[str]:
         *("-cpu", _CPU, "-smp", "2", "-m", str(_MEMORY_MIB)),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"),
         *("-device", "intel-iommu,intremap=on,eim=off"),
-        *("-object", "rng-random,id=rng,filename=/dev/urandom"),
-        *("-device", "virtio-rng-pci,rng=rng,iommu_platform=on,disable-legacy=on,addr=08.0"),
+        *("-object", "rng-random,id=entropy,filename=/dev/urandom"),
+        *("-device", f"virtio-rng-pci,rng=entropy,{_FOR_VFIO},addr=08.0"),
+        *(
+            "-netdev",
+            "user,id=card,restrict=on",
+            "-device",
+            f"virtio-net-pci,netdev=card,{_FOR_VFIO},romfile=,addr=09.0",
+        ),
+        *("-device", f"virtio-rng-pci,rng=entropy,{_FOR_VFIO},addr=0a.0,multifunction=on"),
+        *("-device", f"virtio-rng-pci,rng=entropy,{_FOR_VFIO},addr=0a.1"),
         *disks,
         *("-kernel", str(level1.kernel), "-initrd", str(level1.initrd), "-append", _PARAMETERS),
     ]

@@ -9,7 +9,7 @@ for place in /dev/shm /run /tmp; do mount -t tmpfs tmpfs $place; done
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 hostname lab
 ip link set lo up
-modprobe -a kvm-amd vhost_vsock vhost_net tun fuse overlay loop erofs veth vfio-pci br_netfilter
+modprobe -a virtio_net kvm-amd vhost_vsock vhost_net tun fuse overlay loop erofs veth vfio-pci br_netfilter
 chmod 0666 /dev/kvm # as udev does
 . /lab/settings
 cd /lab/tree || exit

@@ -7,20 +7,23 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
+from kata.agent.pci import bind_to_vfio, find_pci_device, is_pci_path, make_pci_pattern, rescan_pci, tell_kernel
 from kata.agent.uevent import Uevents
 from kata.errors import UnsupportedError, UsageError
 from kata.protocol.messages.agent import Device
-from kata.protocol.messages.oci import LinuxDeviceCgroup, LinuxResources, Spec
+from kata.protocol.messages.oci import Linux, LinuxDevice, LinuxDeviceCgroup, LinuxResources, Spec
 
-_PCI_ROOT = "/sys/devices/pci0000:00"
-_PCI_PATH = re.compile(r"[0-9a-f]{1,2}(\.[0-7])?(/[0-9a-f]{1,2}(\.[0-7])?)*")
 _SCSI_ADDRESS = re.compile(r"[0-9]+:[0-9]+")
+_VARIABLE = "PCIDEVICE_"
+"""How SR-IOV's device plug-in begins the names of its variables."""
+
 _UNUSED_WITHIN = 5.0  # seconds
 _LOOK_AGAIN = 0.02
 
-HANDLERS = ("blk", "mmioblk", "scsi", "nvdimm")
+HANDLERS = ("blk", "mmioblk", "scsi", "nvdimm", "vfio-pci-gk", "vfio-pci")
+_VFIO = {"vfio-pci-gk", "vfio-pci"}
 
 
 async def find_node(driver: str, source: str, uevents: Uevents, *, timeout: float) -> str:
@@ -30,13 +33,13 @@ async def find_node(driver: str, source: str, uevents: Uevents, *, timeout: floa
     """
     if source.startswith("/dev/"):
         return await uevents.wait_for(lambda: source if _can_open(source) else None, source, timeout=timeout)
-    if driver == "blk" and _PCI_PATH.fullmatch(source):
-        _rescan("/sys/bus/pci/rescan", "1")
-        pattern = _PCI_ROOT + "".join(f"/*:*:{_slot(part)}" for part in source.split("/")) + "/virtio*/block/*"
+    if driver == "blk" and is_pci_path(source):
+        rescan_pci()
+        pattern = make_pci_pattern(source) + "/virtio*/block/*"
     elif driver == "scsi" and _SCSI_ADDRESS.fullmatch(source):
         target, lun = source.split(":")
         for host in glob.glob("/sys/class/scsi_host/host*/scan"):
-            _rescan(host, f"0 {target} {lun}")
+            tell_kernel(host, f"0 {target} {lun}")
         pattern = f"/sys/bus/scsi/devices/*:0:{target}:{lun}/block/*"
     else:
         raise UsageError(f"the guest cannot find a device of driver {driver} by {source!r}")
@@ -62,11 +65,6 @@ async def wait_unused(node: str) -> None:
     os.sync()
 
 
-def _slot(part: str) -> str:
-    slot, _, function = part.partition(".")
-    return f"{slot:0>2}.{function or 0}"
-
-
 def _find(pattern: str) -> str | None:
     for path in glob.glob(pattern):
         node = f"/dev/{os.path.basename(path)}"
@@ -84,12 +82,6 @@ def _can_open(node: str) -> bool:
     return True
 
 
-def _rescan(path: str, text: str) -> None:
-    if os.path.exists(path):
-        with open(path, "w", encoding="ascii") as file:
-            file.write(text)
-
-
 async def add_devices(devices: Iterable[Device], spec: Spec, uevents: Uevents, *, timeout: float) -> None:
     """Put the guest's numbers of the host's devices into a specification, which has the host's.
 
@@ -98,6 +90,9 @@ async def add_devices(devices: Iterable[Device], spec: Spec, uevents: Uevents, *
     for device in devices:
         if device.type not in HANDLERS:
             raise UnsupportedError(f"the guest cannot give devices of type {device.type!r} to a container")
+        if device.type in _VFIO:
+            await _add_vfio(device, spec, uevents, timeout=timeout)
+            continue
         source = device.vm_path or device.id
         if device.type in {"blk", "scsi"} and device.id and not device.id.startswith("/dev/"):
             source = device.id
@@ -105,7 +100,47 @@ async def add_devices(devices: Iterable[Device], spec: Spec, uevents: Uevents, *
         _renumber(spec, device.container_path, node)
 
 
+async def _add_vfio(device: Device, spec: Spec, uevents: Uevents, *, timeout: float) -> None:
+    """Find the devices of a host's IOMMU group: each option is its address there, `=`, and the way to it here.
+
+    By the type the guest's own drivers have them (`vfio-pci-gk`), or the container gets the group of the guest's.
+    """
+    known: dict[str, str] = {}
+    for option in device.options:
+        address, _, path = option.partition("=")
+        known[address] = await find_pci_device(path, uevents, timeout=timeout)
+    _translate_addresses(spec, known)
+    if device.type == "vfio-pci":
+        nodes = {bind_to_vfio(address) for address in known.values()}
+        if len(nodes) != 1:
+            raise UnsupportedError(f"the devices of {device.container_path} are in {len(nodes)} IOMMU groups here")
+        _give_nodes(spec, ("/dev/vfio/vfio", nodes.pop()))
+
+
+def _give_nodes(spec: Spec, nodes: Sequence[str]) -> None:
+    """Give a container character devices that its specification does not list."""
+    linux = spec.Linux = spec.Linux or Linux()
+    linux.Resources = linux.Resources or LinuxResources()
+    for node in nodes:
+        number = os.stat(node).st_rdev
+        major, minor = os.major(number), os.minor(number)
+        linux.Devices.append(LinuxDevice(Path=node, Type="c", Major=major, Minor=minor, FileMode=0o600))
+        linux.Resources.Devices.append(LinuxDeviceCgroup(Allow=True, Type="c", Major=major, Minor=minor, Access="rwm"))
+
+
+def _translate_addresses(spec: Spec, known: Mapping[str, str]) -> None:
+    """Give the guest's addresses to variables by which device plug-ins tell a container of its devices."""
+    if spec.Process is None:
+        return
+    for index, variable in enumerate(spec.Process.Env):
+        name, _, value = variable.partition("=")
+        if name.startswith(_VARIABLE):
+            value = ",".join(known.get(word, word) for word in value.split(","))
+            spec.Process.Env[index] = f"{name}={value}"
+
+
 def _renumber(spec: Spec, path: str, node: str) -> None:
+    """Give a device of the container the numbers of a node."""
     linux = spec.Linux
     found = next((entry for entry in (linux.Devices if linux else []) if entry.Path == path), None)
     if linux is None or found is None:

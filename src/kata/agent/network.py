@@ -8,10 +8,12 @@ NotFoundError for an interface that is not there and HostError for what the kern
 """
 
 import errno
+import glob
 import os
 from collections.abc import Iterable
 from typing import Any
 
+from kata.agent.pci import make_pci_pattern, rescan_pci
 from kata.errors import KataError, NotFoundError, UsageError
 from kata.protocol.messages import types
 from kata.protocol.netlink.address import (
@@ -48,9 +50,21 @@ def start_loopback(netlink: Netlink) -> None:
 
 def find_interface(interface: types.Interface) -> str | None:
     """The name in /sys/class/net of the interface that `update_interface` would change, None before it is there."""
+    if interface.devicePath:
+        return find_device_interface(interface.devicePath)
     for name in os.listdir(_SYSFS):
         if name == interface.name or read_text(f"{_SYSFS}/{name}/address").strip() == interface.hwAddr.lower():
             return name
+    return None
+
+
+def find_device_interface(path: str) -> str | None:
+    """The name of the interface of a PCI device, which the kernel looks for; None without one. Raise UsageError."""
+    place = make_pci_pattern(path)
+    for _ in range(2):
+        if found := glob.glob(f"{place}/net/*") + glob.glob(f"{place}/virtio*/net/*"):
+            return os.path.basename(found[0])
+        rescan_pci()
     return None
 
 
@@ -58,13 +72,18 @@ def update_interface(netlink: Netlink, interface: types.Interface) -> None:
     """Give the interface with this `hwAddr` its name, MTU (0: as it is), NOARP flag and addresses, and set it up.
 
     Addresses that are not in the request are removed, except the link-local one that the kernel made. An interface
-    that has the wanted name already gets the other's old name. If no interface has the address, the one with the name
+    that has the wanted name already gets the other's old name. With a `devicePath`, PCI slots from the root bus down,
+    it is the interface of that device, whatever address it has. If no interface has the address, the one with the name
     gets it: a VM restored from a template has the network card of the VM that the template was made of.
     """
     mac = parse_mac(interface.hwAddr)
     addresses = [_read_address(address) for address in interface.IPAddresses]
     links = netlink.ask(dump_links(), parse_link)
-    link = _find_link_with_mac(links, mac, interface.name)
+    if interface.devicePath:
+        own = find_device_interface(interface.devicePath)
+        link = next((link for link in links if link.name == own), None)
+    else:
+        link = _find_link_with_mac(links, mac, interface.name)
     if link is None:
         link = next((link for link in links if link.name == interface.name), None)
         if link is None:

@@ -38,7 +38,7 @@ def _vital(kind: str, reason: str, *same: Any) -> Foreign:
 _TEE = "of confidential guests there are those of Cloud Hypervisor with TDX"
 _VIRTIO_MEM = "memory is always plugged in by virtio-mem, which needs no slots"
 _BLOCK = "disks are as QEMU makes them by itself"
-_VFIO = "devices of the host are not passed through"
+_VFIO = "devices of the host come to a VM by cold_plug_vfio, hot_plug_vfio and vfio_mode alone"
 _VHOST_USER = "vhost-user devices are not implemented"
 _SWAP = "swap in the guest is not implemented"
 _DUMP = "dumps of the guest's memory are not implemented"
@@ -107,8 +107,6 @@ HYPERVISOR: dict[str, Foreign] = {
     "vhost_user_reconnect_timeout_sec": _ignored("int", _VHOST_USER),
     "enable_iommu": _ignored("bool", _VFIO),
     "enable_iommu_platform": _ignored("bool", _VFIO),
-    "hot_plug_vfio": _ignored("str", _VFIO, "no-port"),
-    "cold_plug_vfio": _ignored("str", _VFIO, "no-port"),
     "pcie_switch_port": _ignored("int", _VFIO),
     "default_gpus": _ignored("int", _VFIO),
     "default_gpu_model": _ignored("str", _VFIO),
@@ -189,7 +187,6 @@ RUNTIME: dict[str, Foreign] = {
     "disable_new_netns": _vital("bool", "QEMU always runs in the pod's network namespace"),
     "sandbox_bind_mounts": _ignored("list", "host directories are shared by a container's mounts only"),
     "shared_mounts": _ignored("list", "containers share no mounts but volumes"),
-    "vfio_mode": _ignored("str", _VFIO, "guest-kernel", "vfio"),
     "disable_guest_empty_dir": _exactly("bool", "emptydir_mode is what counts", True),
     "experimental": _vital("list", "there are no experimental features"),
     "experimental_force_guest_pull": _vital("bool", "images are pulled on the host"),

@@ -23,6 +23,9 @@ NO_SHARED_FS = "none"
 
 SCRATCH_ON_DISK, SCRATCH_ENCRYPTED = "block-plain", "block-encrypted"
 """Modes of emptyDirs beside the share's."""
+NO_PORT = "no-port"
+PORTS = (NO_PORT, "root-port", "bridge-port", "switch-port")
+"""Upstream's words for where devices of the host are plugged in."""
 
 BLOCK_DEVICE_DRIVERS = ("virtio-scsi", "virtio-blk", "virtio-blk-pci", "virtio-mmio", "virtio-blk-mmio")
 """Upstream's words, of both runtimes. All but the first are the virtio disk of whatever bus the VM has."""
@@ -74,6 +77,13 @@ class HypervisorConfig(NamedTuple):
     pcie_root_port: Annotated[int, Range(0, 15, "ports")] = 2
     """Free ports for devices that nobody tells of when the VM starts: block devices of a Kubernetes pod's containers,
     and network interfaces that come later."""
+    cold_plug_vfio: Annotated[str, Choice(PORTS)] = NO_PORT
+    """`root-port`: a pod's network interfaces that are hardware of the host (SR-IOV's virtual functions) are taken from
+    their drivers by VFIO, and the VM boots with them. `no-port`: it gets them like any other link, unless
+    `hot_plug_vfio` says something else. Upstream's other words count as `root-port`."""
+    hot_plug_vfio: Annotated[str, Choice(PORTS)] = NO_PORT
+    """`root-port`: IOMMU groups that containers are given (`/dev/vfio/7`) are plugged into the VM, and so are the pod's
+    network interfaces that are hardware, unless `cold_plug_vfio` has them. `no-port`: such containers are refused."""
     disable_block_device_use: bool = False
     """Mount a root file system that is on a block device or in a file on the host, and share it, instead of plugging it
     into the VM as a disk."""
@@ -197,6 +207,9 @@ class RuntimeConfig(NamedTuple):
     """What a disk emptyDir of Kubernetes is: `shared-fs`, the kubelet's directory in the share; `block-plain`, an ext4
     file system on a disk of the VM, in a sparse file in that directory; `block-encrypted` is refused, as nothing here
     would encrypt it."""
+    vfio_mode: Annotated[str, Choice(("guest-kernel", "vfio"))] = "guest-kernel"
+    """Who has the devices of an IOMMU group that a container is given: the drivers of the `guest-kernel`, or the
+    container itself by `vfio`, as on the host."""
     internetworking_model: Annotated[str, Choice(("tcfilter", "macvtap", "none"))] = "tcfilter"
     """How the links of a pod's namespace reach the VM: by traffic control, by a macvtap on each link, or not at all
     (`none`: the VM's cards are on taps, `tap0_kata` and so on in the order of the links, which somebody else connects).

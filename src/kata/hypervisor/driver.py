@@ -112,6 +112,9 @@ class Vm(Protocol):
     async def plug_vfio(self, device: "VfioDevice") -> "PciAddress":
         """Add a host's PCI device to the running VM."""
 
+    def locate(self, device_id: str) -> "PciAddress":
+        """Where the guest finds a device that is in a port: from the start, or plugged in. Raise NotFoundError."""
+
     async def unplug(self, device_id: str, *, timeout: float = 10.0) -> None:
         """Take out a device that was plugged in, waiting for the guest to let go of it."""
 

@@ -36,6 +36,9 @@ class RefusingVm:
     async def plug_vfio(self, device: VfioDevice) -> PciAddress:
         raise UnsupportedError(f"device {device.address}: {self.name} takes none while the VM runs")
 
+    def locate(self, device_id: str) -> PciAddress:
+        raise UnsupportedError(f"device {device_id}: {self.name} does not tell where its guest has one")
+
     async def unplug(self, device_id: str, *, timeout: float = 10.0) -> None:  # noqa: ARG002 - refused
         raise UnsupportedError(f"device {device_id}: {self.name} takes nothing out while the VM runs")
 

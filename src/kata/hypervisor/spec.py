@@ -81,10 +81,15 @@ class Balloon(NamedTuple):
 
 
 class VfioDevice(NamedTuple):
-    """A PCI device of the host, by address (`0000:65:00.0`), bound to vfio-pci."""
+    """A PCI device of the host, by address (`0000:65:00.0`), bound to vfio-pci.
+
+    The VMM's user may open the node of its IOMMU group. `in_port` puts it into a hot-plug port of a new VM, where
+    `Vm.locate` finds it.
+    """
 
     id: str
     address: str
+    in_port: bool = False
 
 
 Device = BlockDevice | NetDevice | SharedFs | Vsock | HybridVsock | SerialPort | Rng | Balloon | VfioDevice
@@ -107,6 +112,7 @@ class VmSpec(NamedTuple):
     `hugepages` takes all of the memory from the host's reserved huge pages, at once.
     `firmware` makes it a confidential guest, which starts with that, and whose memory the host cannot read.
     `scsi` gives it a SCSI controller, to which disks are plugged in later, and none of them takes a port.
+    `iommu` puts one before the devices of the host that it has, so that the guest can pass them on by VFIO itself.
 
     A VM that is `savable` can be saved. `saved` is the directory where another one was, which this one goes on from:
     the two are the same in all but their names and paths. `plugged` is what was plugged into that one.
@@ -131,6 +137,7 @@ class VmSpec(NamedTuple):
     scsi: bool = False
     firmware: str = ""
     plugged: tuple[Plugged, ...] = ()
+    iommu: bool = False
 
 
 class PciAddress(NamedTuple):

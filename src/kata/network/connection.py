@@ -43,7 +43,7 @@ class PodConnection:
     """
 
     def __init__(self, sandbox: str, model: str = "tcfilter", *, queues: int = 1, limits: Limits = _UNLIMITED) -> None:
-        self.layout = PodLayout((), (), ())
+        self.layout = PodLayout()
         self._sandbox = sandbox
         self.queues = queues
         self._model = model
@@ -51,11 +51,12 @@ class PodConnection:
         self._netlink: Netlink = open_netlink()
         self._plugs: list[Plug] = []
         self._connected: dict[int, _Connected] = {}
+        self._kept = PodLayout()
 
     def scan(self) -> bool:
         """Look at the namespace again, and say whether it is another than before. Raise HostError."""
         before = self.layout
-        layout = scan_namespace(self._netlink, self._connected)
+        layout = scan_namespace(self._netlink, self._connected).join(self._kept)
         self.layout = layout._replace(endpoints=tuple(map(self._restore_address, layout.endpoints)))
         return self.layout != before
 
@@ -66,18 +67,25 @@ class PodConnection:
         # The link has lent its address.
         return endpoint._replace(link=endpoint.link._replace(address=connected.link.address))
 
-    def connect(self) -> list[Plug]:
-        """Make a tap for every endpoint of the layout that has none yet; return those. The others' follow their links.
+    def keep(self, ifindex: int) -> None:
+        """Remember what the layout has of a link that the VM gets as a device, and which goes from the namespace."""
+        self._kept = self._kept.join(self.layout.select(ifindex))
 
-        Raise HostError, or StateError for one that is taken. What was made until a failure goes with `close` and
-        `disconnect_namespace`, or with `withdraw`.
+    def _is_kept(self, ifindex: int) -> bool:
+        return any(endpoint.link.ifindex == ifindex for endpoint in self._kept.endpoints)
+
+    def connect(self) -> list[Plug]:
+        """Make a tap for every endpoint of the layout that has none yet and needs one; return those.
+
+        The others follow their links. Raise HostError, or StateError for one that is taken. What was made until a
+        failure goes with `close` and `disconnect_namespace`, or with `withdraw`.
         """
         made = []
         for endpoint in self.layout.endpoints:
             connected = self._connected.get(endpoint.link.ifindex)
             if connected is not None:
                 self._follow_link(endpoint.link, connected)
-            else:
+            elif not self._is_kept(endpoint.link.ifindex):
                 number = next(free for free in count() if free not in {row.number for row in self._connected.values()})
                 made.append(self._connect_endpoint(endpoint, number))
                 self._plugs.append(made[-1])
@@ -109,7 +117,8 @@ class PodConnection:
     @property
     def connected(self) -> PodLayout:
         """What of the layout the VM has."""
-        return self.layout.restrict(self._connected)
+        kept = {endpoint.link.ifindex for endpoint in self._kept.endpoints}
+        return self.layout.restrict(kept | self._connected.keys())
 
     def list_gone(self) -> list[int]:
         """Return the indexes of links that are connected, and not in the layout any more."""

@@ -11,8 +11,11 @@ from kata.protocol.netlink.route import RT_TABLE_MAIN, RTN_UNICAST, SETTABLE_FLA
 from kata.protocol.netlink.rule import encode_rule
 
 
-def describe_interface(endpoint: Endpoint) -> types.Interface:
-    """Return the guest's interface of an endpoint: the agent finds the network card by its link-layer address."""
+def describe_interface(endpoint: Endpoint, path: str = "") -> types.Interface:
+    """Return the guest's interface of an endpoint: the agent finds the network card by its link-layer address.
+
+    One that is a device of the host's has the address of its maker at first, and is found by the `path` to it.
+    """
     link = endpoint.link
     return types.Interface(
         device=link.name,
@@ -25,6 +28,7 @@ def describe_interface(endpoint: Endpoint) -> types.Interface:
         ],
         mtu=link.mtu,
         hwAddr=format_mac(link.address),
+        devicePath=path,
         type=link.kind,
         raw_flags=link.flags & IFF_NOARP,
     )

@@ -63,9 +63,9 @@ class PodLayout(NamedTuple):
     Routes are those of all tables but the kernel's own; `rules` say which of them is for what.
     """
 
-    endpoints: tuple[Endpoint, ...]
-    routes: tuple[Route, ...]
-    neighbours: tuple[Neighbour, ...]
+    endpoints: tuple[Endpoint, ...] = ()
+    routes: tuple[Route, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
     rules: tuple[Rule, ...] = ()
 
     @property
@@ -74,6 +74,20 @@ class PodLayout(NamedTuple):
         made = {(rule.family, rule.priority, rule.table) for rule in self.rules}
         usual = {row for row in _RULES if any(row[0] == rule.family for rule in self.rules)}
         return made != usual or any(route.table != RT_TABLE_MAIN for route in self.routes)
+
+    def select(self, ifindex: int) -> "PodLayout":
+        """Return what goes by one link and no other."""
+        own = self.restrict({ifindex})
+        routes = tuple(route for route in own.routes if route.kind == RTN_UNICAST)
+        return PodLayout(own.endpoints, routes, own.neighbours)
+
+    def join(self, other: "PodLayout") -> "PodLayout":
+        """Return both together."""
+        return self._replace(
+            endpoints=self.endpoints + other.endpoints,
+            routes=self.routes + other.routes,
+            neighbours=self.neighbours + other.neighbours,
+        )
 
     def restrict(self, indexes: Container[int]) -> "PodLayout":
         """Return the part of it that concerns the links with these indexes."""

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from kata.errors import (
     Code,
@@ -39,6 +39,9 @@ from kata.sandbox.states import Status, move_container
 from kata.sandbox.translation import Shared, Translation
 from kata.sandbox.volume import DirectVolume, plug_volume
 from kata.storage.share import Share
+
+if TYPE_CHECKING:
+    from kata.sandbox.passthrough import HostGroups
 
 Result = TypeVar("Result")
 
@@ -94,10 +97,11 @@ class Container:
         disks: Disks | None = None,
         volumes: tuple[DirectVolume, ...] = (),
         scratch: tuple[ScratchVolume, ...] = (),
+        groups: "HostGroups | None" = None,
     ) -> None:
         """`home` is a descriptor of the host's network namespace, None where this process is in it.
 
-        `disks` plugs in what it has of the host's block devices and files.
+        `disks` plugs in what it has of the host's block devices and files, `groups` its IOMMU groups.
         """
         self.id = record.id
         self.bundle = bundle
@@ -111,6 +115,7 @@ class Container:
         self._guest = guest
         self._shared = shared
         self._disks = disks
+        self._groups = groups
         self.volumes = volumes
         """Its direct-assigned volumes."""
         self._scratch = scratch
@@ -199,9 +204,10 @@ class Container:
 
     async def _plug(self, translation: Translation) -> tuple[list[wire.Device], list[wire.Storage]]:
         """Plug in what the host has for it; return the devices it gets, and what of its root the agent mounts."""
+        devices = [] if self._groups is None else await self._groups.plug(translation.groups)
         if self._disks is None:
-            return [], []
-        devices = await self._disks.plug(translation.disks)
+            return devices, []
+        devices += await self._disks.plug(translation.disks)
         storages = await plug_root(translation.root, self._disks, self.id) if translation.root else []
         storages += [await plug_volume(volume, self._disks) for volume in self.volumes]
         return devices, storages + [await plug_scratch(volume, self._disks) for volume in self._scratch]
@@ -328,8 +334,7 @@ class Container:
         except GuestError as error:
             if error.status not in (Code.NOT_FOUND, Code.UNAVAILABLE):
                 raise
-        if self._disks is not None:
-            await self._disks.unplug()
+        await self._unplug()
 
     def list_disks(self) -> list[HeldDisk]:
         """Return what was plugged in for it."""
@@ -354,9 +359,14 @@ class Container:
         """Take a container whose creation failed out of the guest, as far as it is there."""
         with suppress(KataError):
             await self._guest.remove_container(self.id, timeout=_REMOVE_TIMEOUT)
+        with suppress(KataError):
+            await self._unplug()
+
+    async def _unplug(self) -> None:
         if self._disks is not None:
-            with suppress(KataError):
-                await self._disks.unplug()
+            await self._disks.unplug()
+        if self._groups is not None:
+            await self._groups.unplug()
 
     async def _end_init(self) -> None:
         if self._init is None or self._init.exited.done():

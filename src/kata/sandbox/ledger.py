@@ -18,6 +18,9 @@ from kata.sys.mount import unmount
 from kata.sys.process import read_start_ticks, send_signal
 from kata.sys.tree import remove_tree
 
+_DEVICE_TIMEOUT = 20.0
+"""Seconds for a VMM that was killed to let go of a device, and as many for a driver to make a link of it."""
+
 
 class Kind(StrEnum):
     PROCESS = "process"
@@ -26,6 +29,8 @@ class Kind(StrEnum):
     TREE = "tree"
     NETWORK = "network"
     FILE = "file"
+    GROUP = "iommu-group"
+    DEVICE = "pci-device"
 
 
 def _kill(value: str) -> None:
@@ -57,6 +62,32 @@ def _disconnect(value: str) -> None:
         os.close(descriptor)
 
 
+def _reclaim_group(value: str) -> None:
+    from kata.resources.hostdevice import reclaim_group  # noqa: PLC0415 - few sandboxes have one
+
+    group, borrower, user, group_id = value.split()
+    reclaim_group(group, int(borrower), int(user), int(group_id))
+
+
+def _give_back_device(value: str) -> None:
+    """Give a network card back to its driver, and move the link to the namespace that it was in, if that is there."""
+    from kata.network.physical import bring_home  # noqa: PLC0415 - few sandboxes have one
+    from kata.resources.hostdevice import give_back, wait_unused  # noqa: PLC0415
+
+    note = json.loads(value)
+    wait_unused(note["group"], timeout=_DEVICE_TIMEOUT)
+    give_back(note["address"], note["driver"])
+    try:
+        descriptor = os.open(note["path"], os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return  # the pod's namespace went, so the link stays in the host's, as the kernel would have put it there
+    try:
+        if os.fstat(descriptor).st_ino == note["inode"]:
+            bring_home(note["address"], descriptor, note["name"], timeout=_DEVICE_TIMEOUT)
+    finally:
+        os.close(descriptor)
+
+
 _RELEASE: dict[Kind, Callable[[str], None]] = {
     Kind.PROCESS: _kill,
     Kind.MOUNT: _unmount,
@@ -64,6 +95,8 @@ _RELEASE: dict[Kind, Callable[[str], None]] = {
     Kind.TREE: remove_tree,
     Kind.NETWORK: _disconnect,
     Kind.FILE: _unlink,
+    Kind.GROUP: _reclaim_group,
+    Kind.DEVICE: _give_back_device,
 }
 
 

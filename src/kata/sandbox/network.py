@@ -7,12 +7,13 @@ that engines that look for the container's network by the pid of the shim find i
 import asyncio
 import os
 import socket
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from kata.config.model import Configuration
+from kata.config.model import NO_PORT, Configuration
 from kata.errors import KataError
 from kata.hypervisor.driver import Vm
-from kata.hypervisor.spec import NetDevice
+from kata.hypervisor.spec import NetDevice, PciAddress, VfioDevice
 from kata.network.connection import Plug, PodConnection
 from kata.network.guestview import describe_interface, describe_neighbours, describe_policy, describe_routes
 from kata.network.limit import Limits
@@ -21,6 +22,7 @@ from kata.network.watch import NamespaceWatch
 from kata.observe.log import Log
 from kata.protocol.messages import agent as wire
 from kata.protocol.messages import types
+from kata.protocol.netlink.link import Link
 from kata.protocol.netlink.notation import format_mac
 from kata.sandbox.guest import Guest
 from kata.sandbox.ledger import Kind, record_resource
@@ -58,6 +60,8 @@ class SandboxNetwork:
 
     def __init__(self, sandbox: str, directory: str) -> None:
         self.home: int | None = None
+        self.passed: list[VfioDevice] = []
+        """Links that are hardware of the host, which the VM gets as devices."""
         self._sandbox = sandbox
         self._directory = directory
         self._connection: PodConnection | None = None
@@ -65,6 +69,8 @@ class SandboxNetwork:
         self._claim: socket.socket | None = None
         self._following = asyncio.Lock()
         self._told = _NOTHING_TOLD
+        self._paths: dict[int, str] = {}
+        self._passed_ids: dict[str, int] = {}
         self._is_up_to_date = False
 
     def join(self, namespace: PodNamespace, config: Configuration, vcpus: int) -> list[NetDevice]:
@@ -78,8 +84,8 @@ class SandboxNetwork:
         try:
             enter_namespace(namespace.descriptor)
             self._claim = claim_namespace(namespace.path)
+            inode = os.fstat(namespace.descriptor).st_ino
             if namespace.path:
-                inode = os.fstat(namespace.descriptor).st_ino
                 record_resource(self._directory, Kind.NETWORK, f"{inode} {self._sandbox} {namespace.path}")
         finally:
             os.close(namespace.descriptor)
@@ -92,17 +98,42 @@ class SandboxNetwork:
             limits=Limits(vm.rx_rate_limiter_max_rate, vm.tx_rate_limiter_max_rate),
         )
         self._connection.scan()
+        if vm.cold_plug_vfio != NO_PORT or vm.hot_plug_vfio != NO_PORT:
+            self._take_cards(self._connection, (inode, namespace.path))
         return [_describe_card(plug) for plug in self._connection.connect()]
 
     def list_cards(self) -> list[tuple[str, str, str]]:
         """Return the id of each card of the VM, the name of its link, and its link-layer address."""
-        links = [] if self._connection is None else [one.link for one in self._connection.connected.endpoints]
+        links = [] if self._connection is None else self._list_plugged(self._connection)
         return [(_name_card(link.ifindex), link.name, format_mac(link.address)) for link in links]
 
     @property
     def queues(self) -> int:
         """How many queues each card has."""
         return 1 if self._connection is None else self._connection.queues
+
+    def _list_plugged(self, connection: PodConnection) -> list[Link]:
+        """Return the links that the VM has by taps."""
+        passed = self._passed_ids.values()
+        return [one.link for one in connection.connected.endpoints if one.link.ifindex not in passed]
+
+    def _take_cards(self, connection: PodConnection, namespace: tuple[int, str]) -> None:
+        """Take what is hardware of the host from its drivers, to be given to the VM. Raise HostError."""
+        from kata.sandbox.passthrough import find_card, take_card  # noqa: PLC0415 - few pods have one
+
+        for endpoint in connection.layout.endpoints:
+            link = endpoint.link
+            address = "" if link.kind else find_card(link.name)
+            if address:
+                connection.keep(link.ifindex)
+                self.passed.append(take_card(self._directory, self._sandbox, link.name, address, namespace))
+                self._passed_ids[self.passed[-1].id] = link.ifindex
+        if self.passed:
+            connection.scan()
+
+    def locate(self, places: Iterable[tuple[str, PciAddress]]) -> None:
+        """Hear where the guest finds its devices, by their ids."""
+        self._paths = {self._passed_ids[name]: place.path for name, place in places if name in self._passed_ids}
 
     def close_taps(self) -> None:
         """Let go of what the cards lent."""
@@ -120,7 +151,9 @@ class SandboxNetwork:
         before = self._told
         # Most pods have none, and their guests need not look. One that was told of any is told that there is none.
         policy = describe_policy(layout) if layout.has_policy or before.policy is not None else None
-        interfaces = [describe_interface(endpoint) for endpoint in layout.endpoints]
+        interfaces = [
+            describe_interface(endpoint, self._paths.get(endpoint.link.ifindex, "")) for endpoint in layout.endpoints
+        ]
         told = _Told(interfaces, describe_routes(layout), describe_neighbours(layout), policy)
         if told == before:
             return

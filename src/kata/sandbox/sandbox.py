@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kata.config.annotations import apply_annotations
 from kata.config.load import load_configuration
-from kata.config.model import SCRATCH_ON_DISK, Configuration
+from kata.config.model import NO_PORT, SCRATCH_ON_DISK, Configuration
 from kata.errors import DeadlineError, ExistsError, KataError, NotFoundError, StateError, UnsupportedError
 from kata.hypervisor.spec import NetDevice
 from kata.observe.durations import Durations
@@ -29,6 +29,7 @@ from kata.sandbox.diskroot import DiskRoot, OfferedRoot, describe_image, pack_ro
 from kata.sandbox.guest import LOST_STATUS
 from kata.sandbox.guestsandbox import describe_sandbox, find_host_name
 from kata.sandbox.hostfiles import HostFiles
+from kata.sandbox.iommugroup import find_groups
 from kata.sandbox.kubelet import list_published
 from kata.sandbox.ledger import Kind, record_resource, release_resources
 from kata.sandbox.management import Management
@@ -41,13 +42,14 @@ from kata.sandbox.publisher import Place, Publisher
 from kata.sandbox.scratch import ScratchVolume, count_scratch_volumes, take_scratch_volumes
 from kata.sandbox.states import SandboxState, Status, move_sandbox
 from kata.sandbox.translation import Translation, add_pod_mounts, take_root_from_disks
-from kata.sandbox.vm import SandboxVm, Site, Sockets, start_vm
+from kata.sandbox.vm import Passed, SandboxVm, Site, Sockets, start_vm
 from kata.sandbox.volume import DirectVolume, count_direct_volumes, take_direct_volumes
 from kata.storage.directvolume import find_note, forget_sandbox, note_sandbox
 
 if TYPE_CHECKING:
     from kata.sandbox.checkpoint import Checkpoint
     from kata.sandbox.copies import Copies, Visit
+    from kata.sandbox.passthrough import HostGroups
     from kata.sandbox.resizing import Resizing
     from kata.sandbox.restoring import Origin, Restored
 
@@ -170,14 +172,18 @@ class Sandbox:
             with self.timeline.measure("network"):
                 cards = self.network.join(namespace, self._config, size.vcpus)
         links = namespace is not None
+        passed = Passed(tuple(self.network.passed), cold=self._config.hypervisor.cold_plug_vfio != NO_PORT)
         if origin is None:
-            vm = await start_vm(site, size, cards, self._count_sockets(first, disks, links=links))
+            vm = await start_vm(site, size, cards, self._count_sockets(first, disks, passed, links=links), passed)
         else:
+            if passed.devices:
+                raise UnsupportedError(f"sandbox {self.id} goes on from a saved one, and gets no devices of the host")
             from kata.sandbox.restoring import restore_sandbox  # noqa: PLC0415 - few sandboxes were saved
 
             self._restored = await restore_sandbox(site, origin, first, self._files, self.network, cards)
             vm = self._restored.vm
         self._vm = vm
+        self.network.locate(vm.places)
         self._disks = VmDisks(vm.machine, self._config.hypervisor)
         if vm.share is None:
             from kata.sandbox.copies import Copies  # noqa: PLC0415 - for VMs that share no files
@@ -191,7 +197,7 @@ class Sandbox:
         clock = GuestClock(vm.guest)
         with self.timeline.measure("guest sandbox"):  # both at once: a guest that is slow answers in one go
             await asyncio.gather(clock.set(), self._introduce(vm, first.spec, origin))
-        if cards:
+        if cards or self.network.passed:
             with self.timeline.measure("guest network"):
                 await self.network.configure(vm.guest)
         self._move(SandboxState.RUNNING)
@@ -208,17 +214,23 @@ class Sandbox:
             self._followers.append(asyncio.create_task(self.network.watch(vm.machine, vm.guest, self._log)))
         return vm
 
-    def _count_sockets(self, first: Bundle, disks: int, *, links: bool) -> Sockets:
+    def _count_sockets(self, first: Bundle, disks: int, passed: Passed, *, links: bool) -> Sockets:
         """Say what the VM needs for the first container's devices, `disks` of them of its root, and for those to come.
 
         Later containers of a pod bring disks, and engines links where there is a namespace for them.
         """
         is_open = is_pod(first.spec) or self._is_lasting
         root = disks or not os.path.isdir(first.rootfs)
+        ports = len(passed.later)
+        groups = find_groups(first.spec)
+        if groups:
+            from kata.sandbox.passthrough import count_devices  # noqa: PLC0415 - few containers have one
+
+            ports += count_devices(groups, self._config)
         known = len(find_disks(first.spec)) + count_direct_volumes(first.spec)
         known += count_scratch_volumes(first.spec) if self._has_scratch_disks else 0
         return Sockets(
-            ports=self._config.hypervisor.pcie_root_port if is_open or links else 0,
+            ports=ports + (self._config.hypervisor.pcie_root_port if is_open or links else 0),
             disks=disks + known + (not disks and root),
             roots=_POD_ROOTS if is_open else 0 if root else 1,
             more=is_open,
@@ -359,6 +371,13 @@ class Sandbox:
         finally:
             os.close(descriptor)
 
+    def _open_groups(self, vm: SandboxVm, translation: Translation, container: str) -> "HostGroups | None":
+        if not translation.groups:
+            return None
+        from kata.sandbox.passthrough import HostGroups  # noqa: PLC0415 - few containers have one
+
+        return HostGroups(vm.machine, self._config, self.directory, self.id, container)
+
     def _translate(
         self, bundle: Bundle, container_id: str, pid: int, root: DiskRoot | None
     ) -> tuple[Translation, tuple[DirectVolume, ...], tuple[ScratchVolume, ...]]:
@@ -402,7 +421,8 @@ class Sandbox:
             record = self._make_record(container_id, bundle, pid)
             disks = Disks(self._disks, container_id, partial(self._files.open, pid))
             shared, home = translation.shared, self.network.home
-            container = Container(self._root, vm.guest, bundle, record, shared, home, disks, volumes, scratch)
+            groups = self._open_groups(vm, translation, container_id)
+            container = Container(self._root, vm.guest, bundle, record, shared, home, disks, volumes, scratch, groups)
         except BaseException:
             attachment.finish(None)
             raise

@@ -17,6 +17,7 @@ from kata.protocol.oci.document import load_message
 from kata.protocol.oci.pod import find_role
 from kata.sandbox.disk import Disk, find_disks
 from kata.sandbox.diskroot import DiskRoot, find_guest_root
+from kata.sandbox.iommugroup import Group, find_groups, is_vfio_path
 from kata.sandbox.kubelet import find_memory_volume, find_published_volume, is_scratch
 from kata.sandbox.places import GUEST_SHARE, GUEST_SHM
 from kata.sys.digest import digest_bytes
@@ -67,6 +68,7 @@ class Translation(NamedTuple):
     storages: tuple[Storage, ...]
     sandbox_pidns: bool
     disks: tuple[Disk, ...] = ()
+    groups: tuple[Group, ...] = ()
     root: DiskRoot | None = None
 
 
@@ -99,10 +101,10 @@ def translate_spec(
         spec.Hooks = oci.Hooks(StartContainer=spec.Hooks.StartContainer)
     spec.Process.ApparmorProfile = spec.Process.SelinuxLabel = ""
     sandbox_pidns = False
-    disks = find_disks(document)
+    disks, groups = find_disks(document), find_groups(document)
     if spec.Linux is not None:
         sandbox_pidns = _translate_linux(spec.Linux, container, disks)
-    return Translation(spec, tuple(shared), tuple(storages), sandbox_pidns, disks)
+    return Translation(spec, tuple(shared), tuple(storages), sandbox_pidns, disks, groups)
 
 
 def _translate_linux(linux: oci.Linux, container: str, disks: Sequence[Disk]) -> bool:
@@ -120,11 +122,19 @@ def _translate_linux(linux: oci.Linux, container: str, disks: Sequence[Disk]) ->
             namespaces.append(oci.LinuxNamespace(Type=namespace.Type))
     linux.Namespaces = namespaces
     given = {(disk.major, disk.minor) for disk in disks}
-    linux.Devices = [device for device in linux.Devices if device.Type != "b" or (device.Major, device.Minor) in given]
+    vfio = {(device.Major, device.Minor) for device in linux.Devices if is_vfio_path(device.Path)}
+    linux.Devices = [
+        device
+        for device in linux.Devices
+        if not is_vfio_path(device.Path) and (device.Type != "b" or (device.Major, device.Minor) in given)
+    ]
     if linux.Resources is not None:
         linux.Resources.BlockIO = linux.Resources.Network = None
         linux.Resources.Devices = [
-            rule for rule in linux.Resources.Devices if rule.Type != "b" or (rule.Major, rule.Minor) in given
+            rule
+            for rule in linux.Resources.Devices
+            if (rule.Type != "b" or (rule.Major, rule.Minor) in given)
+            and (rule.Type != "c" or (rule.Major, rule.Minor) not in vfio)
         ]
         if linux.Resources.CPU is not None:
             linux.Resources.CPU.Cpus = linux.Resources.CPU.Mems = ""

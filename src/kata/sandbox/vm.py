@@ -8,12 +8,12 @@ from contextlib import AsyncExitStack, ExitStack
 from typing import NamedTuple, Protocol
 
 from kata.config.artifacts import Artifacts, find_artifacts
-from kata.config.model import NO_SHARED_FS, AgentConfig, Configuration, HypervisorConfig
-from kata.errors import ConfigError, DeadlineError, GuestError, KataError, StartError
+from kata.config.model import NO_PORT, NO_SHARED_FS, AgentConfig, Configuration, HypervisorConfig
+from kata.errors import ConfigError, DeadlineError, GuestError, KataError, StartError, UnsupportedError
 from kata.hypervisor.channel import AGENT_PORT, DEBUG_CONSOLE_PORT, LOG_PORT, choose_guest_channel
 from kata.hypervisor.driver import Capabilities, Channel, Hypervisor, Vm, open_hypervisor
 from kata.hypervisor.identity import derive_user_id
-from kata.hypervisor.spec import Balloon, Device, NetDevice, PciAddress, Plugged, Rng, SharedFs, VmSpec
+from kata.hypervisor.spec import Balloon, Device, NetDevice, PciAddress, Plugged, Rng, SharedFs, VfioDevice, VmSpec
 from kata.network.tap import drop_tap, keep_tap, name_tap
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline
@@ -62,6 +62,8 @@ class SandboxVm(NamedTuple):
     oom: OomWatch
     ports: int
     scsi: bool
+    places: tuple[tuple[str, PciAddress], ...] = ()
+    """Where the guest finds the host's devices that the VM was started with, by their ids."""
 
     def list_pids(self) -> tuple[int, ...]:
         """Return the host processes that are this VM."""
@@ -112,12 +114,36 @@ class Sockets(NamedTuple):
     more: bool = False
 
 
+class Passed(NamedTuple):
+    """Devices of the host for a VM: there from its start where `cold`, else plugged in when its agent is up."""
+
+    devices: tuple[VfioDevice, ...] = ()
+    cold: bool = False
+
+    @property
+    def first(self) -> tuple[VfioDevice, ...]:
+        """Those that are there from the start."""
+        return tuple(device._replace(in_port=True) for device in self.devices) if self.cold else ()
+
+    @property
+    def later(self) -> tuple[VfioDevice, ...]:
+        """Those that are plugged in."""
+        return () if self.cold else self.devices
+
+
+_NOTHING_PASSED = Passed()
+
+
 class Plan(NamedTuple):
-    """What becomes of the sockets in a VM: so many ports, and with `scsi` a controller for all disks."""
+    """What becomes of the sockets in a VM: so many ports, and with `scsi` a controller for all disks.
+
+    `devices` of the host are there from its start.
+    """
 
     shares: bool
     ports: int
     scsi: bool
+    devices: tuple[VfioDevice, ...] = ()
 
 
 class Host(NamedTuple):
@@ -157,9 +183,13 @@ def takes_scsi(config: HypervisorConfig, capabilities: Capabilities) -> bool:
 
 
 async def start_vm(
-    site: Site, size: VmSize, cards: Sequence[NetDevice] = (), sockets: Sockets | None = None
+    site: Site,
+    size: VmSize,
+    cards: Sequence[NetDevice] = (),
+    sockets: Sockets | None = None,
+    passed: Passed = _NOTHING_PASSED,
 ) -> SandboxVm:
-    """Start a VM with these network cards and places for devices to come, and wait for its agent.
+    """Start a VM with these network cards, devices of the host and places for devices to come; wait for its agent.
 
     It is a copy of a template where there is one, and boots otherwise; the timeline says why. Raise StartError that
     names the phase and quotes the end of the console; nothing is left then.
@@ -171,16 +201,25 @@ async def start_vm(
                 host = probe_host(site)
                 size = _limit_growth(site, size, host.capabilities)
                 plan = make_plan(site.config.hypervisor, host.capabilities, sockets or Sockets())
-                saved = _find_saved(site, size, host, plan, len(cards), background)
+                plan = plan._replace(devices=passed.first)
+                if passed.devices and not host.capabilities.vfio:
+                    raise UnsupportedError(f"VMs of {host.hypervisor.name} get no devices of the host")
+                if passed.first:
+                    site.timeline.remark("boots: it has a device of the host from its start")
+                    saved = ""
+                else:
+                    saved = _find_saved(site, size, host, plan, len(cards), background)
             if saved:
                 try:
-                    return await _start(site, size, host, cards, plan, saved, read_console)
+                    vm = await _start(site, size, host, cards, plan, saved, read_console)
+                    return await _pass_devices(vm, passed, site.timeline)
                 except KataError as error:
                     site.log.write("error", "a VM could not be a copy of its template, which goes", error=str(error))
                     site.timeline.remark(f"boots: its template failed: {error}")
                     drop_template(saved)
                     read_console.clear()
-            return await _start(site, size, host, cards, plan, "", read_console)
+            vm = await _start(site, size, host, cards, plan, "", read_console)
+            return await _pass_devices(vm, passed, site.timeline)
     except StartError:
         raise
     except KataError as error:
@@ -256,6 +295,7 @@ def _find_saving_obstacle(config: Configuration, size: VmSize, host: Host) -> st
             (config.hypervisor.enable_hugepages, "its memory is of huge pages"),
             (config.hypervisor.confidential_guest, "nobody can save a confidential guest"),
             (bool(size.most_memory_mib or size.most_vcpus), "it is to grow and shrink with its containers"),
+            (has_iommu(config), "it has an IOMMU for devices of the host"),
             (host.channel == "vsock", "the guest channel is vsock"),
         )
     )
@@ -380,13 +420,26 @@ async def _listen_to_guest(site: Site, line: Line, owned: AsyncExitStack) -> Non
 def _describe_booting(site: Site, size: VmSize, host: Host, line: Line, plan: Plan, own: Sequence[Device]) -> VmSpec:
     """Describe the VM of a sandbox that boots. It can be saved where that is of use: not with a share."""
     savable = not plan.shares and not find_checkpoint_obstacle(site.config, size, host)
-    spec = _describe_vm(site, size, host, line, own)
+    spec = _describe_vm(site, size, host, line, (*own, *plan.devices))
     return spec._replace(hotplug_ports=plan.ports, scsi=plan.scsi, savable=savable)
+
+
+async def _pass_devices(vm: SandboxVm, passed: Passed, timeline: Timeline) -> SandboxVm:
+    """Plug in those of the host's devices that are not there yet, and learn where the guest has each."""
+    try:
+        places = [(device.id, vm.machine.locate(device.id)) for device in passed.first]
+        if passed.later:
+            with timeline.measure("plug in host devices"):
+                places += [(device.id, await vm.machine.plug_vfio(device)) for device in passed.later]
+    except BaseException:
+        await vm.stop()
+        raise
+    return vm._replace(places=tuple(places))
 
 
 def _place_cards(cards: Sequence[NetDevice], plan: Plan) -> list[NetDevice]:
     """Have the network cards in ports, from which they can be taken out, where there is room for all."""
-    in_port = plan.ports + len(cards) <= _MOST_PORTS
+    in_port = plan.ports + len(plan.devices) + len(cards) <= _MOST_PORTS
     return [card._replace(in_port=in_port) for card in cards]
 
 
@@ -446,9 +499,15 @@ def _describe_vm(site: Site, size: VmSize, host: Host, line: Line, own: Sequence
         max_memory_mib=size.most_memory_mib,
         hugepages=config.enable_hugepages,
         firmware=config.firmware if config.confidential_guest else "",
+        iommu=has_iommu(site.config),
         kernel_parameters=tuple(list_kernel_parameters(site.config, host.artifacts, line.server)),
         devices=tuple(devices),
     )
+
+
+def has_iommu(config: Configuration) -> bool:
+    """Say whether a guest's processes are to have devices of the host by VFIO."""
+    return config.runtime.vfio_mode == "vfio" and config.hypervisor.hot_plug_vfio != NO_PORT
 
 
 def _keep_tap(card: NetDevice, sandbox: str, owned: AsyncExitStack) -> NetDevice:

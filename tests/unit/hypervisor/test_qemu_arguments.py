@@ -130,7 +130,7 @@ def test_the_rarer_devices_have_their_options() -> None:
     shown = show(build_arguments(SPEC._replace(devices=devices), TCG, WIRES))
     assert "-device vhost-vsock-pci,vhostfd=30,guest-cid=7,disable-legacy=on\n" in shown
     assert "-device virtio-balloon-pci,free-page-reporting=on,disable-legacy=on\n" in shown
-    assert "-device vfio-pci,id=dev-gpu,host=0000:65:00.0\n" in shown
+    assert "-device vfio-pci,id=dev-vfio2,host=0000:65:00.0,rombar=0\n" in shown
 
 
 def test_an_initrd_comes_as_a_descriptor_too() -> None:
@@ -228,6 +228,17 @@ def test_an_emulated_guest_that_can_grow_has_its_vcpus_from_the_start_and_leaves
     shown = show(build_arguments(SPEC._replace(max_vcpus=4), TCG, WIRES))
     assert "\n-smp 4,maxcpus=4\n" in shown
     assert " maxcpus=2 console=ttyS0 " in shown
+
+
+def test_a_device_of_the_host_is_in_a_port_from_the_start_where_it_is_to_be_found() -> None:
+    gpu = VfioDevice("gpu", "0000:65:00.0", in_port=True)
+    spec = SPEC._replace(hotplug_ports=1, iommu=True, devices=(Rng(), gpu))
+
+    shown = show(build_arguments(spec, TCG, WIRES))
+
+    assert "-device vfio-pci,id=dev-vfio1,bus=rp0,host=0000:65:00.0,rombar=0\n" in shown
+    assert "-device virtio-iommu-pci,disable-legacy=on\n" in shown
+    assert list_cards_in_ports(spec) == {"gpu": "vfio1"}
 
 
 def test_the_microvm_has_no_pci_and_nothing_to_plug_into() -> None:

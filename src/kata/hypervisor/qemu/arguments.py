@@ -132,11 +132,14 @@ def list_borrowed_descriptors(spec: VmSpec) -> list[int]:
 
 
 def list_cards_in_ports(spec: VmSpec) -> dict[str, str]:
-    """Return id and QEMU's name of each card that is in a port from the start, the one in the first port first."""
+    """Return id and QEMU's name of each device that is in a port from the start, the one in the first port first.
+
+    Network cards, whose names begin with `net`, and devices of the host.
+    """
     cards: dict[str, str] = {}
     for index, device in enumerate(_list_cards(spec)):
-        if isinstance(device, NetDevice) and device.in_port:
-            cards[device.id] = f"net{index}"
+        if isinstance(device, NetDevice | VfioDevice) and device.in_port:
+            cards[device.id] = f"{'net' if isinstance(device, NetDevice) else 'vfio'}{index}"
     return cards
 
 
@@ -221,6 +224,8 @@ def _describe_ports(spec: VmSpec) -> Iterator[str]:
         slot = f"{FIRST_PORT_SLOT + index:#x}"
         port = {"id": f"rp{index}", "bus": "pcie.0", "addr": slot, "chassis": index + 1, "io-reserve": 0}
         yield from ("-device", format_option("pcie-root-port", port))
+    if spec.iommu:
+        yield from ("-device", "virtio-iommu-pci,disable-legacy=on")
     if spec.scsi:
         yield from ("-device", f"virtio-scsi-pci,id={SCSI},disable-legacy=on")
 
@@ -246,6 +251,10 @@ def _describe_devices(spec: VmSpec, descriptors: Descriptors) -> Iterator[str]:
             yield from _describe_disk(f"disk{index}", descriptors.disks[device.id], sets, device)
         elif isinstance(device, NetDevice):
             yield from _describe_net(f"net{index}", device, ports.get(f"net{index}"))
+        elif isinstance(device, VfioDevice):
+            name = f"vfio{index}"
+            bus = {"bus": f"rp{ports[name]}"} if name in ports else {}
+            yield from ("-device", format_option("vfio-pci", {"id": f"dev-{name}", **bus, **describe_vfio(device)}))
         else:
             yield from _describe_device(index, device)
 
@@ -292,6 +301,11 @@ def describe_share_frontend(name: str, device: SharedFs) -> dict[str, object]:
     return {"chardev": name, "tag": device.tag, "queue-size": device.queue_size}
 
 
+def describe_vfio(device: VfioDevice) -> dict[str, object]:
+    """Properties of a device of the host. No ROM of it: nobody boots from it."""
+    return {"host": device.address, "rombar": 0}
+
+
 def _describe_net(name: str, device: NetDevice, port: int | None) -> Iterator[str]:
     taps = ":".join(str(descriptor) for descriptor in device.taps)
     vhosts = ":".join(str(descriptor) for descriptor in device.vhost)
@@ -317,7 +331,5 @@ def _describe_device(index: int, device: Device) -> Iterator[str]:
             yield from ("-device", f"virtio-rng-pci,rng=rng{index},disable-legacy=on")
         case Balloon():
             yield from ("-device", "virtio-balloon-pci,free-page-reporting=on,disable-legacy=on")
-        case VfioDevice():
-            yield from ("-device", format_option("vfio-pci", {"id": f"dev-{device.id}", "host": device.address}))
         case _:
             raise AssertionError(device)

@@ -19,7 +19,7 @@ from kata.hypervisor.qemu.saved import SavedVm
 from kata.hypervisor.qemu.vhostnet import lend_vhost
 from kata.hypervisor.qemu.vm import QemuVm
 from kata.hypervisor.saved import describe_kvm_host
-from kata.hypervisor.spec import BlockDevice, Device, NetDevice, SerialPort, VmSpec
+from kata.hypervisor.spec import BlockDevice, Device, NetDevice, SerialPort, VfioDevice, VmSpec
 from kata.sys.unixsocket import listen_unix
 from kata.transport.boundedlog import BoundedLog
 from kata.transport.child import start_child
@@ -113,7 +113,7 @@ class Qemu:
             undo.callback(_remove_directory, empty)
             machine = self._describe_machine()
             arguments = build_arguments(spec, machine, descriptors)
-            argv = confine(arguments, spec.id, machine.accelerator)
+            argv = _allow_pinning(confine(arguments, spec.id, machine.accelerator), spec)
             log = BoundedLog(os.path.join(spec.directory, _VMM_LOG), limit=self.settings.console_limit)
             undo.callback(log.close)
             inherited = _list_descriptors(spec, descriptors)
@@ -208,6 +208,15 @@ class Qemu:
             },
             ports=ports,
         )
+
+
+def _allow_pinning(argv: list[str], spec: VmSpec) -> list[str]:
+    """Let a VMM lock the guest's memory, where a device of the host reaches it."""
+    if not any(isinstance(device, VfioDevice) for device in spec.devices):
+        return argv
+    from kata.hypervisor.qemu.pinning import count_pinned  # noqa: PLC0415 - most VMs have no such device
+
+    return ["prlimit", f"--memlock={count_pinned(spec)}", "--", *argv]
 
 
 def _lend_vhost(device: Device, stack: ExitStack) -> Device:

@@ -13,6 +13,7 @@ from kata.hypervisor.qemu.arguments import (
     describe_disk_frontend,
     describe_net_frontend,
     describe_share_frontend,
+    describe_vfio,
 )
 from kata.hypervisor.spec import BlockDevice, DiskAddress, NetDevice, PciAddress, Plugged, SharedFs, VfioDevice
 from kata.transport.qmp import QmpSession
@@ -35,7 +36,8 @@ class _Plugged:
 class Hotplug:
     """The root ports and the SCSI targets of one VM, and what is in them.
 
-    The first ports have the `cards` that were there from the start, by id and QEMU's name; `ports` more are free.
+    The first ports have the `cards` and other devices that were there from the start, by id and QEMU's name; `ports`
+    more are free.
     """
 
     def __init__(self, session: QmpSession, ports: int, cards: Mapping[str, str], *, scsi: bool = False) -> None:
@@ -48,7 +50,8 @@ class Hotplug:
         self._wanted: int | None = None
         for port, (card, name) in enumerate(cards.items()):
             self._plugged[card] = _Plugged(port, self._ports, name)
-            self._plugged[card].undo.append(("netdev_del", {"id": name}))
+            if name.startswith("net"):
+                self._plugged[card].undo.append(("netdev_del", {"id": name}))
 
     def find_places(self) -> dict[str, int]:
         """Return the port or the SCSI target of each device by its id."""
@@ -98,7 +101,11 @@ class Hotplug:
     async def _add(self, plugged: _Plugged, driver: str, properties: dict[str, object]) -> PciAddress:
         arguments = {"driver": driver, **properties, "id": f"dev-{plugged.name}", "bus": f"rp{plugged.place}"}
         await self._session.execute("device_add", arguments)
-        return PciAddress(f"{FIRST_PORT_SLOT + plugged.place:02x}/00")
+        return _locate(plugged)
+
+    def locate(self, device_id: str) -> PciAddress:
+        """Where the guest finds what is in a port. Raise NotFoundError."""
+        return _locate(self._find(device_id))
 
     async def plug_block(self, device: BlockDevice) -> DiskAddress:
         """Pass the disk's descriptor in, make a block node of it, and a disk on that."""
@@ -186,7 +193,7 @@ class Hotplug:
         """Give the VM a host's PCI device. QEMU's user must be allowed to open its VFIO group."""
         plugged = self._reserve(device.id)
         try:
-            return await self._add(plugged, "vfio-pci", {"host": device.address})
+            return await self._add(plugged, "vfio-pci", describe_vfio(device))
         except BaseException:
             await self._roll_back(device.id)
             raise
@@ -208,3 +215,7 @@ class Hotplug:
         plugged.is_leaving = True
         await self._session.wait_event("DEVICE_DELETED", lambda data: data.get("device") == name, timeout=timeout)
         await self._roll_back(device_id)
+
+
+def _locate(plugged: _Plugged) -> PciAddress:
+    return PciAddress(f"{FIRST_PORT_SLOT + plugged.place:02x}/00")

@@ -218,7 +218,13 @@ class QemuVm:
         return await self._hotplug.plug_share(device)
 
     async def plug_vfio(self, device: VfioDevice) -> PciAddress:
+        from kata.hypervisor.qemu.pinning import allow_pinning  # noqa: PLC0415 - most VMs have no such device
+
+        allow_pinning(self.pid, self.spec)
         return await self._hotplug.plug_vfio(device)
+
+    def locate(self, device_id: str) -> PciAddress:
+        return self._hotplug.locate(device_id)
 
     async def unplug(self, device_id: str, *, timeout: float = 10.0) -> None:
         await self._hotplug.unplug(device_id, timeout=timeout)

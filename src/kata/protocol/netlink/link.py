@@ -41,6 +41,7 @@ _IFLA_LINK = 5
 _IFLA_MASTER = 10
 _IFLA_LINKINFO = 18
 _IFLA_AF_SPEC = 26
+_IFLA_NET_NS_FD = 28
 _IFLA_EXT_MASK = 29
 _IFLA_INET6_ADDR_GEN_MODE = 8
 _IN6_ADDR_GEN_MODE_NONE = 1
@@ -163,6 +164,12 @@ def change_link(
         words.append(f"address {address.hex(':')}")
     payload = encode_link(Link(ifindex, name, flags, mtu, address), change)
     return Request(RTM_SETLINK, 0, payload, f"set link {ifindex} {' '.join(words)}")
+
+
+def move_link(ifindex: int, namespace: int, name: str) -> Request:
+    """Ask for a link to be moved to the namespace that a descriptor has open, with a new name unless that is ""."""
+    payload = encode_link(Link(ifindex, name)) + encode_number(_IFLA_NET_NS_FD, namespace)
+    return Request(RTM_SETLINK, 0, payload, f"move link {ifindex} to another namespace as {name or 'it is called'}")
 
 
 def add_macvtap(lower: int, name: str, mtu: int) -> Request:
