@@ -110,6 +110,8 @@ def publish_checkpoint(making: str, directory: str, checkpoint: Checkpoint) -> N
     for name in os.listdir(directory):
         if name.startswith(DISK) and name not in names:
             os.unlink(f"{directory}/{name}")
+    for name in _DRIVERS_OWN:  # some let the VMM's user read them, in a directory that is nobody else's
+        os.chmod(f"{making}/{name}", 0o600)
     for name in names:
         os.rename(f"{making}/{name}", f"{directory}/{name}")
     replace_file(f"{directory}/{_DESCRIPTION}", json.dumps({"version": VERSION, **_describe(checkpoint)}))
