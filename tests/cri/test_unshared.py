@@ -1,4 +1,4 @@
-"""Pods whose VM shares no files with the host, as a kubelet asks for them."""
+"""Pods whose VM has something else than files of the host, as a kubelet asks for them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +10,18 @@ from cri.crictl import Crictl
 
 @pytest.fixture
 def unshared(crictl: Crictl) -> Iterator[Crictl]:
+    yield from _configure(crictl, 'shared_fs = "none"\n')
+
+
+@pytest.fixture
+def on_disks(crictl: Crictl) -> Iterator[Crictl]:
+    yield from _configure(crictl, '\n[runtime]\nemptydir_mode = "block-plain"\n')
+
+
+def _configure(crictl: Crictl, more: str) -> Iterator[Crictl]:
     file = crictl.daemon.place / "kata.toml"
     before = file.read_text()
-    file.write_text(f'{before}shared_fs = "none"\n')
+    file.write_text(before + more)
     yield crictl
     file.write_text(before)
 
@@ -41,3 +50,26 @@ def test_a_pod_runs_with_its_volumes_as_copies(unshared: Crictl, tmp_path: Path)
         unshared.succeed("rm", first, second)
 
     assert logs == "hidden\nfor both\n0\n"
+
+
+def test_an_empty_dir_is_a_disk_that_outlives_containers_and_the_sandbox_and_is_the_kubelets(
+    on_disks: Crictl, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "pods/uid/volumes/kubernetes.io~empty-dir/scratch"
+    scratch.mkdir(parents=True)
+    scratch.chmod(0o777)
+    mounts = [{"host_path": str(scratch), "container_path": "/scratch"}]
+    with on_disks.hold_pod() as pod:
+        first = on_disks.start(pod, "sh", "-c", "ls -A /scratch; echo of the first > /scratch/file", mounts=mounts)
+        on_disks.wait_for_exit(first)
+        assert on_disks.succeed("logs", first) == ""
+        on_disks.succeed("rm", first)
+        script = "cat /scratch/file; grep ' /scratch ' /proc/mounts | cut -d ' ' -f 3; sleep 1000"
+        second = on_disks.start(pod, "sh", "-c", script, mounts=mounts)
+        on_disks.wait_for_log(second, "ext4")
+        assert on_disks.succeed("logs", second) == "of the first\next4\n"
+    with on_disks.hold_pod() as pod:
+        third = on_disks.start(pod, "cat", "/scratch/file", mounts=mounts)
+        on_disks.wait_for_exit(third)
+        assert on_disks.succeed("logs", third) == "of the first\n"
+    assert [path.name for path in scratch.iterdir()] == ["disk.img"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine import Change, Container, Engine
+from engine import Change, Container, Engine, combine
 from kata.sandbox.ledger import Kind, list_resources
 from polling import wait_until
 
@@ -244,3 +244,16 @@ def test_a_container_for_which_its_vm_cannot_grow_is_refused_and_the_others_go_o
         assert "the containers need a VM of 1796 MiB" in result.err
         assert "the most that this one can have is 1536 MiB" in result.err
         assert see_size(first) == began
+
+
+@pytest.mark.usefixtures("_growing")
+def test_a_vm_grows_by_the_huge_pages_that_a_container_may_have(engine: Engine) -> None:
+    def change(spec: dict[str, Any]) -> None:
+        spec["linux"]["resources"]["hugepageLimits"] = [{"pageSize": "2MB", "limit": 600 << 20}]
+
+    with engine.hold("sleep", "1000", change=limit(memory_mib=300)) as first:
+        began = see_size(first)[1]
+        with engine.hold("sleep", "1000", pod=first.id, change=combine(limit(memory_mib=100), change)) as second:
+            assert second.ask("awk", "/HugePages_Total/ { print $2 }", "/proc/meminfo") == "300\n"
+            assert began + 680 < see_size(first)[1] <= began + 700
+        wait_until(lambda: see_size(first)[1] < began + 200)

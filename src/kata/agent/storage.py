@@ -1,5 +1,6 @@
 """File systems that the host asks for, mounted in the guest: how each driver does it, and who still uses which."""
 
+import asyncio
 import errno
 import os
 from collections.abc import Awaitable, Callable, Iterable
@@ -24,12 +25,16 @@ _MKFS_TIMEOUT = 120.0  # seconds
 
 
 class _Use:
-    """Who uses a storage. `shared` ones stay until the sandbox ends. `node` is the block device of one that has one."""
+    """Who uses a storage. `shared` ones stay until the sandbox ends. `node` is the block device of one that has one.
 
-    __slots__ = ("count", "node", "shared", "unmount")
+    `done` is set when it is mounted, or has failed.
+    """
+
+    __slots__ = ("count", "done", "node", "shared", "unmount")
 
     def __init__(self, shared: bool) -> None:
         self.count = 1
+        self.done = asyncio.Event()
         self.shared = shared
         self.unmount = False
         self.node = ""
@@ -93,6 +98,9 @@ class Storages:
         use = self._uses.get(point)
         if use is not None:
             use.count += 1
+            await use.done.wait()
+            if self._uses.get(point) is not use:
+                raise HostError(f"storage {storage.source} on {point} could not be mounted for another container")
             return
         use = self._uses[point] = _Use(storage.shared)
         try:
@@ -105,6 +113,8 @@ class Storages:
         except BaseException:
             del self._uses[point]
             raise
+        finally:
+            use.done.set()
 
     async def release(self, points: Iterable[str]) -> None:
         """Give up storages, the last added first. Those that nobody else uses are unmounted."""

@@ -9,6 +9,8 @@ import pytest
 from isolation import needs_root, run_with_own_mounts
 from kata.errors import ConfigError, HostError
 from kata.hypervisor.cell import Cell
+from kata.storage.claim import claim_disk
+from loop import attach_loop
 
 pytestmark = needs_root
 USER = 0x70000001
@@ -48,6 +50,29 @@ def test_it_shows_files_disks_and_sockets_to_its_user_alone_and_takes_them_away(
         assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
 
     run_with_own_mounts(body)
+
+
+def test_a_disk_that_is_claimed_for_its_vm_is_shown_to_the_vmm(tmp_path: Path) -> None:
+    """The claim is this process's; the VMM opens the disk by its name in the cell."""
+    (tmp_path / "image").write_bytes(bytes(4096))
+    with attach_loop(tmp_path / "disk") as device:
+        claims = []
+        for path in (device, str(tmp_path / "image")):
+            descriptor = os.open(path, os.O_RDWR)
+            claims.append(claim_disk(descriptor, readonly=False))
+            os.close(descriptor)
+
+        def body() -> None:
+            cell = Cell(str(tmp_path / "cell"), USER)
+            cell.open()
+            for name, path in (("device", device), ("image", str(tmp_path / "image"))):
+                cell.show_disk(name, path, readonly=False)
+                os.close(os.open(f"{cell.path}/{name}", os.O_RDWR))
+            cell.release()
+
+        run_with_own_mounts(body)
+        for claim in claims:
+            os.close(claim)
 
 
 def test_what_its_user_put_in_place_of_a_file_is_not_read(tmp_path: Path) -> None:
