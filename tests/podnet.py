@@ -82,35 +82,59 @@ class PodNet:
             os.close(tap)
 
     @contextlib.contextmanager
-    def serve_name(self, name: str, address: str) -> Iterator[None]:
-        """Answer whoever asks the peer for the IPv4 address of a name during the block. Source: RFC 1035."""
+    def serve_name(self, name: str, address: str, *, place: str = "") -> Iterator[None]:
+        """Answer whoever asks for the IPv4 address of a name during the block, by UDP and TCP. Source: RFC 1035.
+
+        Asked is the peer, or with `place` this address in the pod's own namespace.
+        """
         labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
         record = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + socket.inet_aton(address)
-        with self._open_udp(53) as server:
 
-            def answer() -> None:
-                while (asked := server.recvfrom(512))[0]:
-                    query, sender = asked
-                    end = query.index(b"\0", 12) + 5
-                    is_known = query[12:end] == labels + struct.pack(">HH", 1, 1)
-                    header = query[:2] + struct.pack(">HHHHH", 0x8180 if is_known else 0x8183, 1, is_known, 0, 0)
-                    server.sendto(header + query[12:end] + (record if is_known else b""), sender)
+        def answer(query: bytes) -> bytes:
+            end = query.index(b"\0", 12) + 5
+            is_known = query[12:end] == labels + struct.pack(">HH", 1, 1)
+            header = query[:2] + struct.pack(">HHHHH", 0x8180 if is_known else 0x8183, 1, is_known, 0, 0)
+            return header + query[12:end] + (record if is_known else b"")
 
-            thread = threading.Thread(target=answer)
-            thread.start()
+        with self._open_server(place, socket.SOCK_DGRAM) as datagrams, self._open_server(place) as listener:
+            listener.listen()
+
+            def answer_datagrams() -> None:
+                while (asked := datagrams.recvfrom(512))[0]:
+                    datagrams.sendto(answer(asked[0]), asked[1])
+
+            def answer_connections() -> None:
+                while True:
+                    connection, _ = listener.accept()
+                    with connection, connection.makefile("rwb") as stream:
+                        query = stream.read(int.from_bytes(stream.read(2)))
+                        if not query:
+                            return
+                        said = answer(query)
+                        stream.write(len(said).to_bytes(2) + said)
+
+            threads = [threading.Thread(target=work) for work in (answer_datagrams, answer_connections)]
+            for thread in threads:
+                thread.start()
             try:
                 yield
             finally:
-                with self._open_udp(0) as stop:
-                    stop.sendto(b"", ("127.0.0.1", 53))
-                thread.join(10)
+                for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                    with self._open_server(place, kind, port=0) as stop:
+                        stop.connect((place or "127.0.0.1", 53))
+                        stop.send(b"")
+                for thread in threads:
+                    thread.join(10)
 
-    def _open_udp(self, port: int) -> socket.socket:
-        namespace = os.open(f"/run/netns/{self.peer}", os.O_RDONLY | os.O_CLOEXEC)
+    def _open_server(
+        self, place: str, kind: socket.SocketKind = socket.SOCK_STREAM, *, port: int = 53
+    ) -> socket.socket:
+        namespace = os.open(self.path if place else f"/run/netns/{self.peer}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             with visit_namespace(namespace):
-                opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-                opened.bind(("0.0.0.0", port))
+                opened = socket.socket(socket.AF_INET, kind)
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                opened.bind((place or "0.0.0.0", port))
                 return opened
         finally:
             os.close(namespace)

@@ -82,6 +82,33 @@ def test_a_network_that_is_connected_later_reaches_the_guest_and_leaves_it(engin
     client.succeed("exec", web, "sh", "-c", "while ip -o link | grep eth1; do sleep 0.2; done")
 
 
+def test_containers_of_a_network_of_ones_own_find_each_other_by_name(client: Client, web: str) -> None:
+    """By Docker's name server, also in a container that comes into such a network while it runs."""
+    network = client.name()
+    fetch = "until wget -qO- http://{name}/index.html; do sleep 0.2; done"
+    serve = "echo from the other > /index.html; httpd -p 80 -h /; echo up; sleep 100000"
+    client.succeed("network", "create", "--subnet", "10.99.89.0/24", network)
+    try:
+        client.succeed("network", "connect", "--alias", "shop", network, web)
+        try:
+            with client.hold("sh", "-c", serve, flags=("--network", network)) as other:
+                for place in (web, "shop"):
+                    done = client.run("exec", other, "sh", "-c", fetch.format(name=place))
+                    assert done.out == "from the guest\n", done
+                done = client.run("exec", web, "sh", "-c", fetch.format(name=other))
+                assert done.out == "from the other\n", done
+                # One that is a name server itself has port 53 of all its addresses.
+                client.succeed("exec", other, "httpd", "-p", "53", "-h", "/")
+                assert (
+                    client.succeed("exec", other, "wget", "-qO-", f"http://{other}:53/index.html") == "from the other\n"
+                )
+                assert client.run("exec", other, "ping", "-c", "1", "nobody").code != 0
+        finally:
+            client.succeed("network", "disconnect", network, web)
+    finally:
+        client.succeed("network", "rm", network)
+
+
 def test_force_removes_a_running_container_and_all_it_had(engine: Engine, web: str) -> None:
     client = engine.client
     container = client.read(web, "{{.Id}}")

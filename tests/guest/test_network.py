@@ -195,6 +195,31 @@ def test_names_are_looked_up_as_the_engines_resolv_conf_says(networked: Containe
         networked.ask("ping", "-c", "1", "-W", "5", "peer")
 
 
+def test_a_name_server_on_the_loopback_of_the_pods_namespace_is_asked_by_the_guest(
+    networked: Container, net: PodNet
+) -> None:
+    """As Docker's. It begins, and the resolv.conf names it, while the container runs; then both are as before."""
+    names = networked.engine.directory / "resolv.conf"
+    before = names.read_text()
+    query = b"\x77\x88\1\0\0\1\0\0\0\0\0\0\4peer\7example\4test\0\0\1\0\1"
+    framed = "".join(f"\\{byte:03o}" for byte in len(query).to_bytes(2) + query)
+
+    def turn_round(text: str) -> None:
+        names.write_text(text)
+        run_ip("-n", net.pod, "route", "add", "10.99.0.0/16", "via", "10.5.0.1")  # so that the daemon looks again
+        run_ip("-n", net.pod, "route", "del", "10.99.0.0/16")
+
+    try:
+        with net.serve_name("peer.example.test", "192.0.2.9", place="127.0.0.11"):
+            turn_round("search example.test\nnameserver 127.0.0.11\n")
+            networked.await_success("ping -c 1 -W 5 peer")
+            heard = networked.ask("sh", "-c", f"printf '{framed}' | nc 127.0.0.11 53 | tail -c 4 | od -An -tu1")
+            assert heard.split() == ["192", "0", "2", "9"]
+    finally:
+        turn_round(before)
+    networked.await_success("! nc 127.0.0.11 53 < /dev/null")
+
+
 def test_a_policy_of_nftables_on_the_hosts_veth_is_honoured_both_ways_and_changes_count_at_once(
     networked: Container, net: PodNet
 ) -> None:

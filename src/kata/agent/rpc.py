@@ -11,6 +11,7 @@ from kata.agent import clock, entropy, files, hotplug, inspect, network, resize,
 from kata.agent.device import HANDLERS
 from kata.agent.forward import list_forward_services
 from kata.agent.hold import HeldError, Hold, list_checkpoint_services
+from kata.agent.nameserver import list_name_services
 from kata.agent.options import Options
 from kata.agent.sandbox import SHARE, Sandbox
 from kata.agent.spans import SPANS
@@ -335,6 +336,7 @@ def build_services(sandbox: Sandbox, uevents: Uevents, options: Options, finish:
             "ListSpans": Method(types.Empty, guest.list_spans),
         },
         **list_forward_services(),
+        **list_name_services(hold),
         **clock.list_clock_services(),
         **sandbox.storages.published.list_services(),
         **list_template_services(sandbox),

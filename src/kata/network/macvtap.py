@@ -13,7 +13,9 @@ from errno import EAFNOSUPPORT, EEXIST, EOPNOTSUPP
 from typing import Final
 
 from kata.errors import HostError, StateError
-from kata.network.bytecode import (
+from kata.network.tap import set_up_queue
+from kata.network.tcfilter import NOT_CONNECTED, make_cookie
+from kata.protocol.bytecode import (
     EXIT,
     JUMP_NOT_EQUAL_32,
     LOAD_PACKET_HALF,
@@ -22,8 +24,6 @@ from kata.network.bytecode import (
     MOVE_IMMEDIATE,
     Program,
 )
-from kata.network.tap import set_up_queue
-from kata.network.tcfilter import NOT_CONNECTED, make_cookie
 from kata.protocol.netlink.classifier import (
     add_clsact,
     delete_clsact,

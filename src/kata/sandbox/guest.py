@@ -12,7 +12,19 @@ from typing import TypeVar
 from kata.errors import Code, DeadlineError, GuestError, StateError, UnsupportedError
 from kata.observe.durations import Durations
 from kata.protocol.messages import agent as wire
-from kata.protocol.messages import checkpoint, clock, csi, files, forward, health, inspect, template, types, volumes
+from kata.protocol.messages import (
+    checkpoint,
+    clock,
+    csi,
+    files,
+    forward,
+    health,
+    inspect,
+    nameserver,
+    template,
+    types,
+    volumes,
+)
 from kata.protocol.messages.types import Empty
 from kata.protocol.protobuf import Buffer, Message
 from kata.transport.ttrpc import Client
@@ -51,7 +63,7 @@ class Guest:
         self, method: str, request: Message, reply: type[Reply], *, timeout: float | None = REQUEST_TIMEOUT
     ) -> Reply:
         if timeout is None:  # a wait for something to happen: its length says nothing about the agent
-            return await self._wait(method, request, reply)
+            return await self._wait(SERVICE, method, request, reply)
         start = time.monotonic()
         try:
             return await self._ask(SERVICE, method, request, reply, timeout=timeout)
@@ -71,12 +83,12 @@ class Guest:
             if not self._calls:
                 self._idle.set()
 
-    async def _wait(self, method: str, request: Message, reply: type[Reply]) -> Reply:
+    async def _wait(self, service: str, method: str, request: Message, reply: type[Reply]) -> Reply:
         """Wait for something to happen, also beyond a time in which the guest is held."""
         while True:
             await self._released.wait()
             try:
-                return await self.client.call(SERVICE, method, request, reply, timeout=None)
+                return await self.client.call(service, method, request, reply, timeout=None)
             except GuestError as error:
                 if error.status != Code.ABORTED:
                     raise
@@ -307,6 +319,24 @@ class Guest:
     async def _forward(self, method: str, request: Message, reply: type[Reply], *, wait: bool = False) -> Reply:
         timeout = None if wait else REQUEST_TIMEOUT
         return await self._ask(forward.SERVICE, method, request, reply, timeout=timeout)
+
+    async def serve_names(self, addresses: list[str]) -> None:
+        """Have the agent take what is asked of name servers at these addresses, and of no others.
+
+        Only this project's agent can; another answers UNIMPLEMENTED.
+        """
+        await self._name_servers("Serve", nameserver.Addresses(addresses=addresses))
+
+    async def next_query(self) -> nameserver.Query:
+        """Wait for the next of what the guest's programs ask."""
+        return await self._wait(nameserver.SERVICE, "NextQuery", Empty(), nameserver.Query)
+
+    async def answer_query(self, query: int, data: bytes) -> None:
+        """Answer it; without data, tell that nobody did."""
+        await self._name_servers("Answer", nameserver.Answer(id=query, data=data))
+
+    async def _name_servers(self, method: str, request: Message) -> None:
+        await self._ask(nameserver.SERVICE, method, request, Empty, timeout=REQUEST_TIMEOUT)
 
     async def publish_volume(self, version: volumes.Version) -> None:
         """Make the guest's copy of a volume this version.

@@ -26,10 +26,8 @@ from kata.protocol.netlink.link import Link
 from kata.protocol.netlink.notation import format_mac
 from kata.sandbox.guest import Guest
 from kata.sandbox.ledger import Kind, record_resource
-from kata.sys.file import read_text
+from kata.sandbox.nameserver import NameRelay
 
-_RESOLV_CONF = "/etc/resolv.conf"
-_LONGEST_RESOLV_CONF = 64 << 10
 _RETRY_PAUSE = 10.0
 
 
@@ -58,10 +56,12 @@ class SandboxNetwork:
     `home` is a descriptor of the host's namespace for what has to be run there, None where the daemon never left it.
     """
 
-    def __init__(self, sandbox: str, directory: str) -> None:
+    def __init__(self, sandbox: str, directory: str, log: Log) -> None:
         self.home: int | None = None
         self.passed: list[VfioDevice] = []
         """Links that are hardware of the host, which the VM gets as devices."""
+        self._log = log
+        self._names = NameRelay(log)
         self._sandbox = sandbox
         self._directory = directory
         self._connection: PodConnection | None = None
@@ -167,17 +167,22 @@ class SandboxNetwork:
             await guest.add_neighbours(told.neighbours)
         self._told = told
 
-    async def catch_up(self, machine: Vm, guest: Guest) -> None:
-        """Do what `follow` does, until that has succeeded once: before the first container runs.
+    async def catch_up(self, machine: Vm, guest: Guest, spec: dict[str, Any]) -> None:
+        """Before the container of this OCI `spec` runs: do what `follow` does, until that has succeeded once.
 
-        Docker and nerdctl make a container's links between `create` and `start`, which must fail where they cannot be
-        had. What comes later is `watch`'s.
+        The name servers of its resolv.conf are the guest's too then. Docker and nerdctl make a container's links
+        between `create` and `start`, which must fail where they cannot be had. What comes later is `watch`'s.
         """
+        if self._connection is None:
+            return
+        self._names.add(spec)
         if not self._is_up_to_date:
             await self.follow(machine, guest)
             self._is_up_to_date = True
+        else:
+            await self._names.follow(guest)
 
-    async def watch(self, machine: Vm, guest: Guest, log: Log) -> None:
+    async def watch(self, machine: Vm, guest: Guest) -> None:
         """Follow the namespace until cancelled. What fails is logged, and tried again."""
         assert self._watch is not None
         assert self._connection is not None
@@ -198,7 +203,7 @@ class SandboxNetwork:
             except KataError as error:
                 if str(error) != said:
                     said = str(error)
-                    log.write("warning", f"the VM's network is not what the pod's is: {said}")
+                    self._log.write("warning", f"the VM's network is not what the pod's is: {said}")
 
     async def follow(self, machine: Vm, guest: Guest) -> None:
         """Bring the running VM up to date with the links, addresses, routes and rules of the namespace.
@@ -229,6 +234,7 @@ class SandboxNetwork:
             finally:
                 connection.withdraw()
             await self.configure(guest)
+            await self._names.follow(guest)
             if failures:
                 raise failures[0]
 
@@ -239,6 +245,7 @@ class SandboxNetwork:
 
     def close(self) -> None:
         """Close every descriptor. What is in the kernel is released by the ledger."""
+        self._names.close()
         if self._connection is not None:
             self._connection.close()
         if self._watch is not None:
@@ -257,11 +264,3 @@ def _name_card(ifindex: int) -> str:
 def _describe_card(plug: Plug) -> NetDevice:
     link = plug.endpoint.link
     return NetDevice(_name_card(link.ifindex), format_mac(link.address), plug.taps)
-
-
-def read_name_servers(spec: dict[str, Any]) -> list[str]:
-    """Return the lines of the resolv.conf that the engine made for a container, none where it made none."""
-    for mount in spec.get("mounts") or []:
-        if mount.get("destination") == _RESOLV_CONF and os.path.isfile(str(mount.get("source"))):
-            return read_text(mount["source"])[:_LONGEST_RESOLV_CONF].splitlines()
-    return []

@@ -91,7 +91,7 @@ class Sandbox:
         self.ended = asyncio.Event()
         self.gone = asyncio.Event()
         self.timeline = Timeline(f"{self.directory}/timeline.json")
-        self.network = SandboxNetwork(self.id, self.directory)
+        self.network = SandboxNetwork(self.id, self.directory, log)
         self._root = root
         self._config = Configuration()
         self._attachments = attachments
@@ -211,7 +211,7 @@ class Sandbox:
         ]
         self._followers.append(asyncio.create_task(clock.follow()))
         if namespace is not None:
-            self._followers.append(asyncio.create_task(self.network.watch(vm.machine, vm.guest, self._log)))
+            self._followers.append(asyncio.create_task(self.network.watch(vm.machine, vm.guest)))
         return vm
 
     def _count_sockets(self, first: Bundle, disks: int, passed: Passed, *, links: bool) -> Sockets:
@@ -574,7 +574,7 @@ class Sandbox:
         vm = self.require_running()
         try:
             with self.timeline.measure("network at start"):
-                await self.network.catch_up(vm.machine, vm.guest)
+                await self.network.catch_up(vm.machine, vm.guest, container.bundle.spec)
             with self.timeline.measure("start container"):
                 self._report(await container.start())
         finally:

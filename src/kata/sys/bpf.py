@@ -44,7 +44,7 @@ def make_socket_map(entries: int) -> int:
 
 
 def put_socket(socket_map: int, key: int, descriptor: int) -> None:
-    """Put a listening or connected TCP socket into a map."""
+    """Put a TCP socket that listens or is connected, or a UDP socket that is bound, into a map."""
     name, value = ctypes.c_uint32(key), ctypes.c_uint64(descriptor)
     addresses = (ctypes.addressof(name), ctypes.addressof(value))
     _call(_MAP_UPDATE_ELEM, struct.pack("=I4x3Q", socket_map, *addresses, 0))
