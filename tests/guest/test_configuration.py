@@ -1,7 +1,9 @@
 """A configuration file of upstream's 4.1, as an operator moves it here: what becomes of it, and a VM by it."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,3 +144,46 @@ def test_a_mistake_in_it_keeps_containers_from_starting_and_names_the_line(engin
         assert result.code
         assert f"{moved}:{line}: [hypervisor.qemu] default_vcpu is no option" in result.err
         assert "default_vcpus" in result.err
+
+
+def test_what_the_operator_sets_is_what_the_vm_and_its_container_have(engine: Engine) -> None:
+    engine.configure(
+        'default_vcpus = 2\nkernel_params = "kata.test=here"\nvirtio_fs_cache = "never"\nvirtio_fs_queue_size = 256\n'
+        "[runtime]\ndisable_guest_seccomp = true\n"
+    )
+
+    def deny_all(spec: dict[str, Any]) -> None:
+        spec["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_KILL"}
+
+    try:
+        with engine.hold("sleep", "1000", change=deny_all) as held:
+            cmdline, status = "grep -o kata.test=here /proc/cmdline", "grep Seccomp: /proc/self/status"
+            script = f"{cmdline}; {status}; grep -c ^processor /proc/cpuinfo"
+            lines = held.ask("sh", "-c", script).split()
+            daemon, vmm = (
+                Path(f"/proc/{engine.find_process(role, held.sandbox)}/cmdline").read_text().split("\0")
+                for role in ("virtiofsd", "qemu")
+            )
+    finally:
+        engine.configure("")
+    assert lines == ["kata.test=here", "Seccomp:", "0", str(min(2, len(os.sched_getaffinity(0))))]
+    assert any(word in ("cache=none", "--cache=never") for word in daemon), daemon
+    assert any("vhost-user-fs-pci" in word and "queue-size=256" in word for word in vmm), vmm
+
+
+def test_a_container_that_takes_longer_to_create_than_it_may_is_given_up_with_the_option_named(
+    engine: Engine, tmp_path: Path
+) -> None:
+    hook = tmp_path / "hook"
+    hook.write_text("#!/bin/sh\nexec sleep 100\n")
+    hook.chmod(0o755)
+    engine.configure("[runtime]\ncreate_container_timeout = 2\n")
+    try:
+        result = engine.run_container(
+            "true", change=lambda spec: spec.update(hooks={"createRuntime": [{"path": str(hook)}]})
+        )
+    finally:
+        engine.configure("")
+    assert result.code
+    assert "was not created in 2 s (create_container_timeout says how long it may take)" in result.err
+    assert result.seconds < 60

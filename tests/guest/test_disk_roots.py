@@ -44,12 +44,21 @@ def read_file(image: Path, name: str) -> str:
 _SCRIPT = "grep ' / ' /proc/mounts | cut -d ' ' -f 1,3; echo of the guest > /new && cat /new"
 
 
-@pytest.mark.parametrize(("driver", "device"), [("virtio-scsi", "/dev/sda"), ("virtio-blk", "/dev/vdb")])
+_CACHES = "".join(f"block_device_cache_{name} = true\n" for name in ("set", "direct", "noflush"))
+
+
+@pytest.mark.parametrize(
+    ("driver", "device", "how"),
+    [
+        ("virtio-scsi", "/dev/sda", 'block_device_aio = "native"\n'),
+        ("virtio-blk", "/dev/vdb", f'block_device_aio = "io_uring"\n{_CACHES}'),
+    ],
+)
 def test_what_a_container_writes_to_a_root_in_a_file_is_in_the_file_afterwards(
-    engine: Engine, tmp_path: Path, driver: str, device: str
+    engine: Engine, tmp_path: Path, driver: str, device: str, how: str
 ) -> None:
     image = make_image(tmp_path, "ext4")
-    engine.configure(f'block_device_driver = "{driver}"\nblock_device_aio = "native"\n')
+    engine.configure(f'block_device_driver = "{driver}"\n{how}')
     result = engine.run_container("sh", "-c", _SCRIPT, change=set_root(image))
     assert (result.code, result.text) == (0, f"{device} ext4\nof the guest\n"), result
     assert read_file(image, "/new") == "of the guest\n"
