@@ -45,6 +45,8 @@ def build_report(seconds: Samples, memory: Mapping[str, float], machine: Mapping
         "clone_over_cold": ("clone", "cold"),
         "cold_over_bare_boot": ("cold", "bare_boot"),
         "cold_over_bare_init": ("cold", "bare_init"),
+        "pool_over_clone": ("pool", "clone"),
+        "pool_over_floor": ("pool", "floor"),
         "clone_over_runc": ("clone", "runc"),
         "stdout_over_runc": ("stdout_1gib", "runc_stdout_1gib"),
         "stdin_over_runc": ("stdin_1gib", "runc_stdin_1gib"),

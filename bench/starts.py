@@ -9,6 +9,7 @@ from bench.bundle import make_bundle
 from bench.crowd import measure_crowd
 from bench.floor import Setup, prepare_floor, time_boot, time_restore
 from bench.guest import build_initrd, time_bare_init
+from bench.pool import close_pool, open_pool, time_pool
 from bench.runtime import Runtime, create_container, time_first_output
 from kata.observe.timeline import read_phases
 from kata.sandbox.store import find_sandbox_dir
@@ -28,6 +29,8 @@ def measure_starts(directory: Path, kata: Runtime, runc: Runtime, runs: int, sam
     setup = prepare_floor(directory, _PROJECT / "src/kata")
     cold, clone = (replace(kata, options=("--config", str(path))) for path in (setup.cold, setup.clone))
     clone.call("factory", "init")
+    pool = open_pool(kata, setup.clone)
+    staying = make_bundle(directory / "staying", ("sh", "-c", "echo word; exec sleep 1000"))
     for number in range(runs):
         print(f"starts: {number + 1} of {runs}", file=sys.stderr, flush=True)
         samples["bare_init"].append(time_bare_init(directory, initrd))
@@ -38,10 +41,16 @@ def measure_starts(directory: Path, kata: Runtime, runc: Runtime, runs: int, sam
         samples["floor"].append(floor.answer + floor.process)
         samples["cold"].append(time_first_output(cold, bundle))
         samples["clone"].append(time_first_output(clone, bundle))
+        pooled = time_pool(pool, staying)
+        samples["pool"].append(pooled.whole)
+        samples["pool_beyond_creation"].append(pooled.beyond)
+        for phase, seconds in pooled.phases.items():
+            samples[f"pool: {phase}"].append(seconds)
         samples["runc"].append(time_first_output(runc, bundle))
         for kind, runtime in (("cold", cold), ("clone", clone)):
             for phase, seconds in _time_phases(runtime, bundle).items():
                 samples[f"{kind}: {phase}"].append(seconds)
+    close_pool(pool)
     return setup
 
 

@@ -116,9 +116,12 @@ class Engine:
         head = _CONFIGURATION.format(factory=self._factory, kernel=kernel, image=self._image)
         self.config.write_text(head + more)
 
-    def use_templates(self, more: str = "") -> None:
-        """Let VMs be copies of templates, which are this engine's own; without this each of them boots."""
-        self._factory = f'template_path = "{self.templates}"'
+    def use_templates(self, more: str = "", *, pool: int = 0) -> None:
+        """Let VMs be copies of templates, which are this engine's own; without this each of them boots.
+
+        So many of them are to wait once `factory init` was run.
+        """
+        self._factory = f'template_path = "{self.templates}"\nvm_cache_number = {pool}'
         self.configure(more)
 
     def __enter__(self) -> Self:

@@ -1,7 +1,6 @@
 """VMs that are copies of one saved VM: as good as booted ones, and nothing alike where that would matter."""
 
 import contextlib
-import json
 import os
 import re
 import select
@@ -11,77 +10,16 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from engine import ALL_CAPABILITIES, Container, Engine, add_mount, combine, grant, kill_process
+from guest.facts import HYPERVISOR, SHARES, allow_facts, check_facts, collect_facts
 from netns import read_ip, run_ip
 from podnet import PodNet, add_veth, make_pod_network
 from watch import wait_for_file
 
 pytestmark = pytest.mark.timeout(400)
-_HYPERVISOR = os.environ.get("KATA_TEST_HYPERVISOR") or "qemu"
-_SHARES = _HYPERVISOR != "firecracker"
-_HOST_PROGRAMS = combine(*(add_mount(path, "bind", path, "rbind", "ro") for path in ("/usr", "/lib", "/lib64")))
-_TICKS = 1 << 32
-_SOON = 20_000_000
-"""TCP's first sequence numbers count 64 ns on top of a secret (net/core/secure_seq.c); these are 1.3 s of 275."""
-
-_FACTS = r"""
-import json, os, random, socket, struct, time, uuid
-
-def read(path):
-    with open(path) as file:
-        return file.read()
-
-def find_first_number():
-    # TCP_REPAIR, TCP_REPAIR_QUEUE and TCP_QUEUE_SEQ of linux/tcp.h; a socket that is closed in repair leaves nothing.
-    with socket.create_server(("127.0.0.1", 7001)) as server, socket.socket() as client:
-        client.bind(("127.0.0.1", 7002))
-        client.connect(("127.0.0.1", 7001))
-        moment = time.time_ns()
-        peer = server.accept()[0]
-        for end in (client, peer):
-            end.setsockopt(socket.IPPROTO_TCP, 19, 1)
-        client.setsockopt(socket.IPPROTO_TCP, 20, 2)
-        number = client.getsockopt(socket.IPPROTO_TCP, 21) & 0xffffffff
-        peer.close()
-    return (number - (moment >> 6)) & 0xffffffff
-
-lines = read("/proc/self/maps").splitlines()
-print(json.dumps({
-    "differ": {
-        "boot id": read("/proc/sys/kernel/random/boot_id"),
-        "uuid of the kernel": read("/proc/sys/kernel/random/uuid"),
-        "bytes of the kernel": os.getrandom(16).hex(),
-        "bytes of urandom": os.urandom(16).hex(),
-        "Python's random": random.random(),
-        "Python's hashes": hash("any"),
-        "address of the heap": next(line for line in lines if "[heap]" in line).split("-")[0],
-        "address of the C library": next(line for line in lines if "libc.so" in line).split("-")[0],
-        "address of the stack": next(line for line in lines if "[stack]" in line).split("-")[0],
-        "address of the vdso": next(line for line in lines if "[vdso]" in line).split("-")[0],
-        "host name": socket.gethostname(),
-    },
-    "numbers": [find_first_number() for _ in range(2)],
-    "time": time.time(),
-}))
-"""
-
-
-_FACTS_WITHOUT_PYTHON = r"""
-find() { sed -n "/$1/s/-.*//p" /proc/self/maps; }
-echo "boot id=$(cat /proc/sys/kernel/random/boot_id)"
-echo "uuid of the kernel=$(cat /proc/sys/kernel/random/uuid)"
-echo "bytes of urandom=$(head -c 16 /dev/urandom | md5sum)"
-echo "address of the heap=$(find heap)"
-echo "address of the stack=$(find stack)"
-echo "address of the vdso=$(find vdso)"
-echo "host name=$(hostname)"
-date +%s
-"""
-"""Of a guest to which the host's Python cannot be shown."""
 
 
 @pytest.fixture(scope="module")
@@ -97,58 +35,29 @@ def list_phases(engine: Engine, sandbox: str) -> str:
     return engine.succeed("timeline", sandbox)
 
 
-def collect_facts(container: Container) -> dict[str, Any]:
-    facts: dict[str, Any]
-    if _SHARES:
-        facts = json.loads(container.ask("/usr/bin/python3", "-IS", "-c", _FACTS))
-    else:
-        *lines, now = container.ask("sh", "-c", _FACTS_WITHOUT_PYTHON).splitlines()
-        facts = {"differ": dict(line.split("=") for line in lines), "time": float(now) + 0.5}
-    facts["behind"] = time.time() - facts["time"]
-    return facts
-
-
 def test_two_copies_have_nothing_in_common_that_is_to_be_ones_own(cloning: Engine) -> None:
-    programs = _HOST_PROGRAMS if _SHARES else combine()
     with ExitStack() as stack:
         found = []
         for name in ("one", "two"):
-
-            def change(spec: dict[str, Any], name: str = name) -> None:
-                spec["hostname"] = name
-
-            clone = stack.enter_context(
-                cloning.hold("sleep", "1000", change=combine(programs, grant(*ALL_CAPABILITIES), change))
-            )
+            clone = stack.enter_context(cloning.hold("sleep", "1000", change=allow_facts(name)))
             assert "guest restore" in list_phases(cloning, clone.id)
             found.append(collect_facts(clone))
-    one, two = found
-    assert not {name for name, value in one["differ"].items() if two["differ"][name] == value}
-    assert all(one["differ"].values())
-    assert all(abs(facts["behind"]) < 2.0 for facts in found)
-    if _SHARES:
-        # The same two ports twice in one guest: its secret is the same, so what is seen of it is too.
-        assert all(count_apart(*facts["numbers"]) < _SOON for facts in found)
-        assert count_apart(one["numbers"][0], two["numbers"][0]) > _SOON
-
-
-def count_apart(one: int, two: int) -> int:
-    return min((one - two) % _TICKS, (two - one) % _TICKS)
+    check_facts(*found)
 
 
 def test_a_container_lives_its_whole_life_in_a_copy(cloning: Engine, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("from the host\n")
-    volume = add_mount("/mnt", "bind", str(tmp_path), "rbind", "rw" if _SHARES else "ro")
+    volume = add_mount("/mnt", "bind", str(tmp_path), "rbind", "rw" if SHARES else "ro")
     with make_pod_network(f"{cloning.token}-copy") as net:
         change = combine(volume, net.join, grant(*ALL_CAPABILITIES))
-        if not _SHARES:  # nor plugs in cards: a template has them, and the one that was made here has none
+        if not SHARES:  # nor plugs in cards: a template has them, and the one that was made here has none
             with cloning.hold("sleep", "1000", change=change):
                 wait_for_makers(cloning)
         with cloning.hold("sleep", "1000", change=change) as held:
             assert "guest restore" in list_phases(cloning, held.id)
             assert held.execute("cat", "/mnt/file").out == b"from the host\n"
             held.ask("sh", "-c", "echo mine > /root/file")
-            if _SHARES:
+            if SHARES:
                 held.ask("sh", "-c", "echo from the guest > /mnt/other")
                 assert (tmp_path / "other").read_text() == "from the guest\n"
             assert held.execute("cat", stdin=b"by stdin").out == b"by stdin"
@@ -158,7 +67,7 @@ def test_a_container_lives_its_whole_life_in_a_copy(cloning: Engine, tmp_path: P
                 == read_ip("-n", net.pod, "link", "show", "eth0")[0]["address"]
             )
             held.ask("ping", "-c", "1", "-W", "5", "10.5.0.1")
-            if _SHARES:
+            if SHARES:
                 change_links(net, held)
             again = cloning.run_container("cat", "/root/file", pod=held.id)
             assert again.code != 0, "a container sees another's files"
@@ -184,7 +93,7 @@ def test_copies_start_at_the_same_time(cloning: Engine) -> None:
         assert (process.returncode, out.decode()) == (0, f"{name}\n"), err
 
 
-@pytest.mark.skipif(_HYPERVISOR != "qemu", reason="NOT QEMU: its devices take no hot-plug ports")
+@pytest.mark.skipif(HYPERVISOR != "qemu", reason="NOT QEMU: its devices take no hot-plug ports")
 def test_a_vm_that_needs_what_no_template_has_boots_and_says_so(cloning: Engine) -> None:
     cloning.use_templates("pcie_root_port = 0\n")
     try:

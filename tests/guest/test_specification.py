@@ -36,6 +36,7 @@ def test_starts_keep_their_promises(measured: tuple[Setup, dict[str, list[float]
 
     assert seconds["clone"] <= 3.5 * seconds["floor"], seconds
     assert seconds["clone"] <= 0.4 * seconds["cold"], seconds
+    assert seconds["pool"] <= 0.6 * seconds["clone"], seconds
     assert seconds["cold"] <= 1.4 * seconds["bare_boot"], seconds
 
 

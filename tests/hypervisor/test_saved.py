@@ -28,7 +28,7 @@ from kata.hypervisor.driver import Hypervisor
 from kata.hypervisor.identity import derive_user_id
 from kata.hypervisor.spec import BlockDevice, NetDevice, SharedFs
 from kata.network.tap import drop_tap, keep_tap, open_tap
-from kata.sandbox.vm import find_root_slots
+from kata.sandbox.waking import find_root_slots
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 MAC = "02:00:00:00:00:07"

@@ -78,12 +78,13 @@ class Sandbox:
         _set_name_servers(request.dns)
         self._log.write("info", "sandbox created")
 
-    async def rehearse(self) -> None:
+    async def rehearse(self, request: agent.CreateSandboxRequest) -> None:
         """Run a container once and leave nothing of it, so that the first one finds at hand what it needs.
 
-        It sees the guest's own root and runs crun in it. Raise StateError when there is a sandbox, HostError.
+        Its sandbox has the storages of `request`. It sees the guest's own root and runs crun in it. Raise ExistsError
+        when there is a sandbox, HostError.
         """
-        await self.create(agent.CreateSandboxRequest(sandbox_id=_REHEARSAL))
+        await self.create(agent.CreateSandboxRequest(sandbox_id=_REHEARSAL, storages=request.storages))
         try:
             namespaces = [LinuxNamespace(Type=kind) for kind in ("ipc", "uts", "mount", "pid")]
             spec = Spec(

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import sys
-import time
 
 from kata.cli.invocation import Invocation
 from kata.cli.records import find_sandbox_dir
@@ -48,15 +47,17 @@ class Daemon:
         """Give the daemon time to clear up by itself, then kill it; release what it left in either case."""
         from kata.sandbox.collect import release_sandbox  # noqa: PLC0415 - only after a failure
 
-        deadline = time.monotonic() + _END_TIMEOUT
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGTERM)
-        while os.waitpid(self._pid, os.WNOHANG)[0] == 0:
-            if time.monotonic() > deadline:
-                os.kill(self._pid, signal.SIGKILL)
-                os.waitpid(self._pid, 0)
-                break
-            time.sleep(0.02)
+            ended = os.pidfd_open(self._pid)
+            try:
+                for number in (signal.SIGTERM, signal.SIGKILL):
+                    signal.pidfd_send_signal(ended, number)
+                    if select.select([ended], [], [], _END_TIMEOUT)[0]:
+                        break
+            finally:
+                os.close(ended)
+        with contextlib.suppress(ChildProcessError):  # one that had waited in the pool is nobody's child here
+            os.waitpid(self._pid, os.WNOHANG)
         release_sandbox(self._root, self._sandbox)
 
 
@@ -92,17 +93,21 @@ def start_daemon(
             bind_unix_socket(f"{directory}/service.sock", socket.SOCK_STREAM) as service,
             bind_unix_socket(f"{directory}/init.sock", socket.SOCK_SEQPACKET) as init,
         ):
-            command = find_command(invocation)
-            command += ["serve", "--sandbox", sandbox, "--bundle", bundle]
-            command += ["--service-fd", str(service.fileno()), "--init-fd", str(init.fileno())]
-            command += ["--creator", str(os.getpid())]
+            words = [*list_flags(invocation), "serve", "--sandbox", sandbox, "--bundle", bundle]
+            words += ["--service-fd", str(service.fileno()), "--init-fd", str(init.fileno())]
+            words += ["--creator", str(os.getpid())]
             if origin is not None:
-                command += ["--origin", origin.directory, *(["--copy"] if origin.copy else [])]
+                words += ["--origin", origin.directory, *(["--copy"] if origin.copy else [])]
             kept = [service.fileno(), init.fileno()]
             if network is not None:
-                command += ["--network-fd", str(network)]
+                words += ["--network-fd", str(network)]
                 kept.append(network)
-            pid = _spawn(command, tuple(kept), find_log(invocation.root, sandbox))
+            log = find_log(invocation.root, sandbox)
+            pid, remark = 0, ""
+            if origin is None and os.path.exists(f"{invocation.root}/pool"):
+                pid, remark = _take_from_pool(invocation, words, kept, log, bundle)
+            if not pid:
+                pid = _spawn([*_find_program(), *words], tuple(kept), log, remark)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
@@ -116,33 +121,66 @@ def find_log(root: str, sandbox: str) -> str:
 
 def find_command(invocation: Invocation) -> list[str]:
     """Return how to run this program again with the same global flags: a command may be appended."""
+    return [*_find_program(), *list_flags(invocation)]
+
+
+def _find_program() -> list[str]:
     launcher = os.path.abspath(sys.argv[0])
     if os.path.basename(launcher).startswith("kata-runtime") and os.access(launcher, os.X_OK):
-        command = [launcher]
-    else:
-        package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        command = [sys.executable or "/usr/bin/python3", "-IS", "-c", _LAUNCHER.format(package)]
-    command += ["--root", os.path.abspath(invocation.root)]
+        return [launcher]
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return [sys.executable or "/usr/bin/python3", "-IS", "-c", _LAUNCHER.format(package)]
+
+
+def list_flags(invocation: Invocation) -> list[str]:
+    """Return the global flags of this program, as it was given them."""
+    command = ["--root", os.path.abspath(invocation.root)]
     for name in _PASSED_ON:
         value = invocation.globals[name]
         if value:
             command.append(f"--{name}={'true' if value is True else value}")
-    config = str(invocation.globals["config"] or invocation.globals["kata-config"])
+    config = find_configuration(invocation)
     if config:
-        command.append(f"--config={os.path.abspath(config)}")
+        command.append(f"--config={config}")
     return command
 
 
-def _spawn(command: list[str], kept: tuple[int, ...], log: str) -> int:
+def find_configuration(invocation: Invocation) -> str:
+    """Return the path of the configuration that the flags name, or an empty string."""
+    config = str(invocation.globals["config"] or invocation.globals["kata-config"])
+    return os.path.abspath(config) if config else ""
+
+
+def _take_from_pool(
+    invocation: Invocation, words: list[str], kept: list[int], log: str, bundle: str
+) -> tuple[int, str]:
+    """Return the pid of a daemon that has waited with a VM, or 0 and why there is none."""
+    from kata.sandbox.pool import Offer, hand_over  # noqa: PLC0415 - only where there is a pool
+
+    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        descriptors = {0: null, 1: output, 2: output, **{number: number for number in kept}}
+        program = [os.path.abspath(sys.argv[0]), *words]
+        config = find_configuration(invocation)
+        offer = Offer("cli", program, os.environ, descriptors, bundle=bundle, config=config)
+        return hand_over(invocation.root, offer)
+    finally:
+        os.close(null)
+        os.close(output)
+
+
+def _spawn(command: list[str], kept: tuple[int, ...], log: str, remark: str) -> int:
     """Start a process in a session of its own that holds standard streams and `kept` and nothing else of ours.
 
-    An engine's pipes must not reach the daemon: the engine waits for their end.
+    An engine's pipes must not reach the daemon: the engine waits for their end. `remark` is why it has no VM that
+    waited.
     """
     close_on_exec(kept)
     return os.posix_spawn(
         command[0],
         command,
-        os.environ,
+        {**os.environ, "KATA_NOT_FROM_POOL": remark} if remark else os.environ,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),

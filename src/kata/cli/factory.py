@@ -1,5 +1,6 @@
-"""`factory`: the templates that VMs are copies of."""
+"""`factory`: the templates that VMs are copies of, and the pool of copies that wait."""
 
+import os
 import time
 
 from kata.cli.invocation import Invocation
@@ -19,7 +20,7 @@ def run_factory(invocation: Invocation) -> int:
 
 
 def _make(invocation: Invocation, config: Configuration) -> int:
-    """Make the template of a VM whose pod has no limits."""
+    """Make the template of a VM whose pod has no limits, and have as many copies wait as the configuration says."""
     from kata.resources.host import measure_host  # noqa: PLC0415 - what boots a VM is heavy, and for this alone
     from kata.resources.size import size_vm  # noqa: PLC0415 - the same
     from kata.sandbox.maker import make_template  # noqa: PLC0415 - the same
@@ -31,10 +32,23 @@ def _make(invocation: Invocation, config: Configuration) -> int:
     template = make_template(Recipe(invocation.root, config, size), wait=True)
     assert template is not None
     print(f"template {template.key} is there: {template.summary}, {template.size / 1e6:.0f} MB")
-    return 0
+    return _fill_pool(invocation, config.factory.vm_cache_number)
 
 
-def _show(_: Invocation, config: Configuration) -> int:
+def _fill_pool(invocation: Invocation, number: int) -> int:
+    from kata.cli.daemon import find_configuration  # noqa: PLC0415 - only here
+    from kata.sandbox.keeper import destroy_pool, list_members, start_keeper  # noqa: PLC0415 - only here
+
+    root = os.path.abspath(invocation.root)
+    if not number:
+        destroy_pool(root)
+        return 0
+    reason = start_keeper(root, find_configuration(invocation), number)
+    print(f"{len(list_members(root))} of {number} VMs wait{f': {reason}' if reason else ''}")
+    return 1 if reason else 0
+
+
+def _show(invocation: Invocation, config: Configuration) -> int:
     from kata.sandbox.template import list_failures, list_templates  # noqa: PLC0415 - only here
 
     place = config.factory.template_path
@@ -45,11 +59,29 @@ def _show(_: Invocation, config: Configuration) -> int:
         rows.append((template.key, template.summary, f"{template.size / 1e6:.0f}", used, state))
     rows += [(key, "", "", "", f"not made: {reason}") for key, reason in list_failures(place)]
     print(format_table(rows) if len(rows) > 1 else f"there are no templates at {place}")
+    _show_pool(os.path.abspath(invocation.root), config.factory.vm_cache_number)
     return 0
 
 
-def _remove(_: Invocation, config: Configuration) -> int:
+def _show_pool(root: str, number: int) -> None:
+    from kata.sandbox.keeper import find_keeper, list_members, read_note  # noqa: PLC0415 - only here
+
+    members, is_kept = list_members(root), bool(find_keeper(root))
+    if not (number or members or is_kept):
+        return
+    rows: list[tuple[str, ...]] = [("WAITING", "VM", "MB")]
+    rows += [(one.name, one.summary, f"{one.measure() * 1.048576:.0f}") for one in members]
+    if members:
+        print(format_table(rows))
+    reason = read_note(root) if is_kept else "nobody fills the pool: kata-runtime factory init does"
+    print(f"{len(members)} of {number} VMs wait{f': {reason}' if reason else ''}")
+
+
+def _remove(invocation: Invocation, config: Configuration) -> int:
+    from kata.sandbox.keeper import destroy_pool  # noqa: PLC0415 - only here
     from kata.sandbox.template import destroy_templates  # noqa: PLC0415 - only here
 
-    print(f"removed {destroy_templates(config.factory.template_path)} templates")
+    waiting = destroy_pool(os.path.abspath(invocation.root))
+    removed = f"removed {destroy_templates(config.factory.template_path)} templates"
+    print(f"{removed}, and {waiting} VMs that waited" if waiting else removed)
     return 0

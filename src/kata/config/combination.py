@@ -66,6 +66,9 @@ def list_findings(config: Configuration) -> Iterator[Finding]:
     if vm.rx_rate_limiter_max_rate and model == "macvtap":
         hint = "internetworking_model is macvtap, which has no queue for what a VM receives; tcfilter has one"
         yield Finding("hypervisor", "rx_rate_limiter_max_rate", f"is {vm.rx_rate_limiter_max_rate}", hint)
+    if config.factory.vm_cache_number and not config.factory.enable_template:
+        reason = f"is {config.factory.vm_cache_number}, but no VM waits where enable_template is false"
+        yield Finding("factory", "vm_cache_number", reason)
     if vm.shared_fs == NO_SHARED_FS and vm.disable_block_device_use:
         yield Finding(
             "hypervisor", "disable_block_device_use", "is true", "with shared_fs none a root is on disks only"

@@ -46,7 +46,7 @@ _NUMA = "the guest has one NUMA node"
 _HUGE = "the VM's memory is ordinary pages"
 _FIRMWARE = "QEMU starts the kernel directly"
 _TEMPLATE = "the table [factory] is what counts"
-_CACHE = "the VM cache is not implemented"
+_CACHE = "each VM that waits has a socket of its own, in the state directory"
 _TRACE = "tracing is not implemented"
 _OTHER_VMM = "it belongs to another hypervisor than QEMU"
 _PEER_POD = "remote hypervisors are not implemented"
@@ -207,7 +207,6 @@ RUNTIME: dict[str, Foreign] = {
 """Options of `[runtime]`."""
 
 FACTORY: dict[str, Foreign] = {
-    "vm_cache_number": _ignored("int", _CACHE),
     "vm_cache_endpoint": _ignored("str", _CACHE, "/var/run/kata-containers/cache.sock"),
 }
 """Options of `[factory]`."""

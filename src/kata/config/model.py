@@ -224,6 +224,9 @@ class FactoryConfig(NamedTuple):
     first VM of a kind boots, and one to be copied is made in the background. Upstream's default is `false`."""
     template_path: Annotated[str, Path()] = "/run/vc/vm/template"
     """Directory of the saved VMs, 8 of them and 1 GiB at most. On a tmpfs they take the host's memory."""
+    vm_cache_number: Annotated[int, Range(0, 256, "VMs")] = 0
+    """How many copies `kata-runtime factory init` has wait for pods without limits, made anew as they are taken: fewer
+    where the host's memory does not suffice for all that they may come to use. Upstream's pool has VMs that booted."""
 
 
 class Remark(NamedTuple):

@@ -91,7 +91,7 @@ def _make_below(hierarchy: str, path: str, before: Callable[[str], None]) -> Non
                 os.mkdir(directory)
                 with suppress(OSError):  # without the mark it stays for whoever made it in the ledger
                     os.setxattr(directory, _OWNER_MARK, b"1")
-            _copy_cpuset(directory)
+        _copy_cpuset(directory)
 
 
 def _enable_controllers(parent: str) -> None:
@@ -105,9 +105,14 @@ def _enable_controllers(parent: str) -> None:
 
 
 def _copy_cpuset(directory: str) -> None:
-    """Give a new cpuset of cgroup v1 its parent's CPUs: it starts with none and then takes no process."""
+    """Give a new cpuset of cgroup v1 its parent's CPUs: it starts with none and then takes no process.
+
+    Also one that another sandbox has made in this moment, and not given them yet.
+    """
+    if os.path.exists(f"{directory}/cgroup.controllers"):
+        return
     for name in ("cpuset.cpus", "cpuset.mems"):
-        if os.path.exists(f"{directory}/{name}") and not os.path.exists(f"{directory}/cgroup.controllers"):
+        if os.path.exists(f"{directory}/{name}") and not read_text(f"{directory}/{name}").strip():
             with open(f"{os.path.dirname(directory)}/{name}") as parent, open(f"{directory}/{name}", "w") as own:
                 own.write(parent.read())
 
@@ -208,3 +213,23 @@ def _has_children(directory: str) -> bool:
             return any(entry.is_dir() for entry in entries)
     except FileNotFoundError:  # another sandbox was the last in it, just now
         return False
+
+
+def follow_cgroups(leader: int | str, pid: int) -> None:
+    """Move a process into the cgroups that another is in, "self" for the caller's.
+
+    Memory stays accounted where it was touched. Who has ended needs none, and who may not move it leaves it.
+    """
+    for line in read_text(f"/proc/{leader}/cgroup").splitlines():
+        number, controllers, path = line.split(":", 2)
+        for hierarchy in list_hierarchies():
+            is_unified = os.path.exists(f"{hierarchy}/cgroup.controllers")
+            names = os.path.basename(hierarchy).split(",")
+            if is_unified if number == "0" else not is_unified and set(names) == set(_name_controllers(controllers)):
+                with suppress(OSError), open(os.path.normpath(f"{hierarchy}/{path}/cgroup.procs"), "w") as file:
+                    file.write(str(pid))
+
+
+def _name_controllers(text: str) -> list[str]:
+    """Return the words of the second field of a line of /proc/PID/cgroup; `name=systemd` is mounted as `systemd`."""
+    return [word.removeprefix("name=") for word in text.split(",")]

@@ -37,17 +37,21 @@ def release_sandbox(root: str, sandbox: str, *, dry_run: bool = False) -> list[s
 
     Where something could not be released its directory stays, so that it can be tried again.
     """
-    directory = store.find_sandbox_dir(root, sandbox)
+    return release_directory(f"sandbox {sandbox}", store.find_sandbox_dir(root, sandbox), dry_run=dry_run)
+
+
+def release_directory(name: str, directory: str, *, dry_run: bool = False) -> list[str]:
+    """Do the same of any directory that has a lock and a ledger as a sandbox's."""
     if not os.path.isdir(directory):
         return []
-    lines = [f"sandbox {sandbox}: {kind} {value}" for kind, value in list_resources(directory)]
-    lines.append(f"sandbox {sandbox}: directory {directory}")
+    lines = [f"{name}: {kind} {value}" for kind, value in list_resources(directory)]
+    lines.append(f"{name}: directory {directory}")
     if dry_run:
         return lines
     try:
         lock = store.lock_sandbox(directory)
     except StateError:
-        return [f"sandbox {sandbox}: a daemon has come to serve it"]
+        return [f"{name}: a daemon has come to serve it"]
     except FileNotFoundError:
         return []
     try:
@@ -59,4 +63,4 @@ def release_sandbox(root: str, sandbox: str, *, dry_run: bool = False) -> list[s
         failures = [f"directory {directory} could not be removed: {error}"]
     finally:
         os.close(lock)
-    return lines + [f"sandbox {sandbox}: {failure}" for failure in failures]
+    return lines + [f"{name}: {failure}" for failure in failures]

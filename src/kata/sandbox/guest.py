@@ -289,6 +289,10 @@ class Guest:
         """Let the guest get ready to be saved for copies. Only this project's agent can; another says UNIMPLEMENTED."""
         await self._ask(template.SERVICE, "Prepare", Empty(), Empty, timeout=_PREPARE_TIMEOUT)
 
+    async def rehearse(self, request: wire.CreateSandboxRequest) -> None:
+        """Let the guest make such a sandbox once, and take it down. Only this project's agent can."""
+        await self.client.call(template.SERVICE, "Rehearse", request, Empty, timeout=_PREPARE_TIMEOUT)
+
     async def wake(self, entropy: bytes, slots: list[int], *, timeout: float) -> None:
         """Let a copy of a template become itself, and find what is in these slots of the root bus."""
         request = template.Waking(entropy=entropy, nanoseconds=time.time_ns(), slots=slots)

@@ -17,6 +17,7 @@ from kata.sandbox.network import PodNamespace
 from kata.sandbox.sandbox import Sandbox
 from kata.sys.namespace import enter_private_mount_namespace
 from kata.sys.tree import remove_tree
+from kata.transport.loop import has_kept_loop, run_in_loop
 from kata.transport.readiness import wait_readable
 from kata.transport.ttrpc import ServerConnection
 
@@ -51,14 +52,15 @@ def serve(
     directory = store.find_sandbox_dir(root, sandbox)
     lock = store.lock_sandbox(directory)
     try:
-        enter_private_mount_namespace()
+        if not has_kept_loop():  # a process that waited has mounts of its own since it began
+            enter_private_mount_namespace()
         # Otherwise the ledger in the directory is what `gc` releases the rest by.
         going_on = None
         if origin:
             from kata.sandbox.restoring import Origin  # noqa: PLC0415 - few sandboxes were saved
 
             going_on = Origin(origin, copy)
-        if asyncio.run(_run(root, sandbox, bundle, service_fd, init_fd, config, network_fd, creator, going_on)):
+        if run_in_loop(_run(root, sandbox, bundle, service_fd, init_fd, config, network_fd, creator, going_on)):
             with suppress(OSError):
                 remove_tree(directory)
     finally:
@@ -128,7 +130,7 @@ async def _end_unused(sandbox: Sandbox, creator: int) -> None:
 
 
 async def _wait_for_parent(pid: int) -> None:
-    """Wait for the end of our parent, which had this pid when it started us; for ever where that is 0."""
+    """Wait for the end of the command that has started or taken this process; for ever where its pid is 0."""
     if not pid:
         await asyncio.Event().wait()
     try:
@@ -136,7 +138,8 @@ async def _wait_for_parent(pid: int) -> None:
     except ProcessLookupError:
         return
     try:
-        if os.getppid() == pid:  # else it has ended already, and its pid is somebody else's
+        # A parent that is another has ended, and its pid is somebody else's. Who took this process is no parent of it.
+        if os.getppid() == pid or has_kept_loop():
             await wait_readable(descriptor)
     finally:
         os.close(descriptor)

@@ -3,13 +3,13 @@
 import asyncio
 import functools
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from kata.config.artifacts import Artifacts, find_artifacts
 from kata.config.model import NO_PORT, NO_SHARED_FS, AgentConfig, Configuration, HypervisorConfig
-from kata.errors import ConfigError, DeadlineError, GuestError, KataError, StartError, UnsupportedError
+from kata.errors import ConfigError, DeadlineError, GuestError, KataError, StartError, StateError, UnsupportedError
 from kata.hypervisor.channel import AGENT_PORT, DEBUG_CONSOLE_PORT, LOG_PORT, choose_guest_channel
 from kata.hypervisor.driver import Capabilities, Channel, Hypervisor, Vm, open_hypervisor
 from kata.hypervisor.identity import derive_user_id
@@ -24,9 +24,12 @@ from kata.resources.size import VmSize
 from kata.sandbox.guest import Guest
 from kata.sandbox.ledger import Kind, record_process, record_resource
 from kata.sandbox.line import Line, copy_agent_log, open_line
+from kata.sandbox.pool import REMARK
 from kata.sandbox.recipe import Recipe, start_maker
 from kata.sandbox.store import SHARE_BASE
 from kata.sandbox.template import drop_template, find_failure, find_template, make_key
+from kata.sandbox.waiting import claim_waiting
+from kata.sandbox.waking import FirstCall, describe_waking
 from kata.storage.share import Share
 from kata.storage.virtiofsd import Virtiofsd, find_virtiofsd, start_virtiofsd
 from kata.sys.process import read_cpu_wait
@@ -38,9 +41,6 @@ _VMM_TIMEOUT = 30.0
 _STOP_TIMEOUT = 2.0
 _LEAST_WAIT = 0.5
 _TEMPLATE_PORTS = 3
-_ENTROPY = 512
-"""Bytes for the guest's random number generator, as many as upstream's runtime sends."""
-
 _LAST_WORDS_TIMEOUT = 1.0
 """Seconds that a VMM whose connections broke is given to be dead: why it ended says more than a closed socket."""
 
@@ -191,8 +191,8 @@ async def start_vm(
 ) -> SandboxVm:
     """Start a VM with these network cards, devices of the host and places for devices to come; wait for its agent.
 
-    It is a copy of a template where there is one, and boots otherwise; the timeline says why. Raise StartError that
-    names the phase and quotes the end of the console; nothing is left then.
+    It is the one that this process waited with where there is one, or a copy of a template, and boots otherwise; the
+    timeline says why. Raise StartError that names the phase and quotes the end of the console; nothing is left then.
     """
     read_console: list[Callable[[], str]] = []
     try:
@@ -204,11 +204,14 @@ async def start_vm(
                 plan = plan._replace(devices=passed.first)
                 if passed.devices and not host.capabilities.vfio:
                     raise UnsupportedError(f"VMs of {host.hypervisor.name} get no devices of the host")
-                if passed.first:
-                    site.timeline.remark("boots: it has a device of the host from its start")
-                    saved = ""
-                else:
-                    saved = _find_saved(site, size, host, plan, len(cards), background)
+            vm = await _take_waiting(site, size, cards, plan, background)
+            if vm is not None:
+                return await _pass_devices(vm, passed, site.timeline)
+            if passed.first:
+                site.timeline.remark("boots: it has a device of the host from its start")
+                saved = ""
+            else:
+                saved = _find_saved(site, size, host, plan, len(cards), background)
             if saved:
                 try:
                     vm = await _start(site, size, host, cards, plan, saved, read_console)
@@ -227,16 +230,66 @@ async def start_vm(
         raise StartError(site.timeline.current, error.message, console=console, hint=error.hint) from error
 
 
+async def _take_waiting(
+    site: Site, size: VmSize, cards: Sequence[NetDevice], plan: Plan, background: ExitStack
+) -> SandboxVm | None:
+    """Return the VM that this process waited with, if it is one for this sandbox. Raise StartError.
+
+    The timeline says why not, where there is to be a pool. The next VM is made when `background` is closed.
+    """
+    waiting = claim_waiting()
+    reason = os.environ.pop(REMARK, "")
+    if waiting is not None:
+        background.callback(waiting.leave)
+        reason = waiting.find_difference(site.config, size)
+        reason = reason or _find_want_of_ports(site.config.hypervisor, plan, len(cards))
+        if plan.devices:
+            reason = "it has a device of the host from its start"
+        if not reason:
+            try:
+                with site.timeline.measure("take from the pool"):
+                    vm = await waiting.become(site, cards, timeout=float(site.config.agent.dial_timeout))
+            except KataError as error:
+                reason = f"that VM failed: {error}"
+                site.log.write("error", "a VM of the pool could not be used", error=str(error))
+            else:
+                site.timeline.remark("taken from the pool")
+                return vm
+        await waiting.stop()
+    if site.config.factory.vm_cache_number:
+        site.timeline.remark(f"not from the pool: {reason or 'kata-runtime factory init has not filled it'}")
+    return None
+
+
+def _find_want_of_ports(config: HypervisorConfig, plan: Plan, cards: int) -> str:
+    """Return why a copy of a template has too few ports for what is to be in them, or an empty string."""
+    ports, devices = count_template_ports(config), plan.shares + cards + plan.ports
+    return f"it needs {devices} hot-plug ports, and a template has {ports}" if devices > ports else ""
+
+
+async def copy_template(site: Site, size: VmSize) -> SandboxVm:
+    """Start a copy of a template that belongs to no sandbox yet. Raise KataError; nothing is left then."""
+    host = probe_host(site)
+    plan = make_plan(site.config.hypervisor, host.capabilities, Sockets())
+    with ExitStack() as background:
+        saved, obstacle = "", find_obstacle(site.config, size, host)
+        if host.capabilities.opens_taps or not host.capabilities.net_hotplug:
+            obstacle = f"a VM of {host.hypervisor.name} gets no network cards later"
+        if not obstacle:
+            saved, obstacle = _look_for_template(Recipe(site.state, site.config, size), site, host, background)
+    if not saved:
+        raise StateError(f"no VM can wait: {obstacle}")
+    return await _start(site, size, host, (), plan, saved, [])
+
+
 def _find_saved(site: Site, size: VmSize, host: Host, plan: Plan, cards: int, background: ExitStack) -> str:
     """Return the directory of the template for a VM with so many network cards, "" where it has to boot.
 
     A template that is missing is made when `background` is closed.
     """
     obstacle = find_obstacle(site.config, size, host)
-    ports = count_template_ports(site.config.hypervisor)
-    devices = plan.shares + cards + plan.ports
-    if not obstacle and host.capabilities.ports and devices > ports:
-        obstacle = f"it needs {devices} hot-plug ports, and a template has {ports}"
+    if not obstacle and host.capabilities.ports:
+        obstacle = _find_want_of_ports(site.config.hypervisor, plan, cards)
     saved = ""
     if not obstacle:
         try:
@@ -385,7 +438,7 @@ async def _start(
         first: FirstCall = Guest.check
         if saved:
             with timeline.measure("plug in"):
-                first = _describe_waking(await _plug_in(machine, host, shared, cards))
+                first = describe_waking(await _plug_in(machine, host, shared, cards))
         if virtiofsd is not None:
             virtiofsd.hand_over()
         line.hand_over()
@@ -549,12 +602,6 @@ def _list_agent_parameters(config: AgentConfig) -> list[str]:
     return parameters
 
 
-class FirstCall(Protocol):
-    """What the agent is asked first of all, with a time limit in seconds. It may be asked more than once."""
-
-    def __call__(self, guest: Guest, /, *, timeout: float) -> Awaitable[None]: ...
-
-
 async def _plug_in(machine: Vm, host: Host, shared: Sequence[SharedFs], cards: Sequence[NetDevice]) -> list[PciAddress]:
     """Give a copy of a template what is its own, as far as it has not got it from its start."""
     slots = [await machine.plug_share(one) for one in shared]
@@ -570,24 +617,6 @@ async def _take_over_cards(guest: Guest, cards: Sequence[NetDevice]) -> None:
     """
     for number, card in enumerate(cards):
         await guest.update_interface(types.Interface(name=f"eth{number}", hwAddr=card.mac))
-
-
-def find_root_slots(addresses: Sequence[PciAddress]) -> list[int]:
-    """Return the root bus's slots in which a guest is to look for these devices.
-
-    For one on the root bus itself that is the host bridge's: a look into a slot is one at all of its bus.
-    """
-    return [int(address.path[:2], 16) if "/" in address.path else 0 for address in addresses]
-
-
-def _describe_waking(slots: Sequence[PciAddress]) -> FirstCall:
-    """Ask a copy of a template to become itself, and to find what was plugged in: no call before it is worth a wait."""
-    entropy, numbers = os.urandom(_ENTROPY), find_root_slots(slots)
-
-    def wake(guest: Guest, *, timeout: float) -> Awaitable[None]:
-        return guest.wake(entropy, numbers, timeout=timeout)
-
-    return wake
 
 
 async def _reach_agent(

@@ -19,9 +19,10 @@ from kata.shim.options import ConfigChoice
 from kata.shim.pod import Pod
 from kata.shim.publisher import Publisher
 from kata.shim.sandbox import SandboxCalls, list_sandbox_services
-from kata.shim.start import LISTENER
+from kata.shim.start import LISTENER, MOUNTS
 from kata.shim.task import TaskCalls, list_services
 from kata.sys.namespace import enter_private_mount_namespace
+from kata.transport.loop import has_kept_loop, run_in_loop
 from kata.transport.ttrpc_stream import StreamingConnection
 
 _FIRST_CONTAINER_TIMEOUT = 120.0
@@ -41,12 +42,15 @@ def serve(invocation: Invocation) -> int:
     choice = ConfigChoice(invocation.flavour, read_input(0))
     os.chdir("/")  # whoever unmounts the bundle must not find it busy
     os.umask(0o022)
-    mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    enter_private_mount_namespace()
+    if has_kept_loop():  # it has waited in mounts of its own, and the engine's are handed to it
+        mounts = MOUNTS
+    else:
+        mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        enter_private_mount_namespace()
     log = Log(sandbox, "shim", "debug" if "debug" in invocation.switches else "info")
     engine_log = EngineLog(f"{invocation.texts['bundle']}/log")
     try:
-        asyncio.run(_run(sandbox, namespace, choice, mounts, log, engine_log))
+        run_in_loop(_run(sandbox, namespace, choice, mounts, log, engine_log))
     finally:
         with suppress(FileNotFoundError):
             os.unlink(invocation.require("socket"))

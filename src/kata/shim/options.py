@@ -6,7 +6,7 @@ from kata.errors import ProtocolError, UsageError
 from kata.protocol.messages.google import Any
 from kata.protocol.messages.task import OPTIONS_TYPE, Options
 
-_VARIABLE = "KATA_CONF_FILE"
+VARIABLE = "KATA_CONF_FILE"
 
 
 class ConfigChoice:
@@ -23,10 +23,11 @@ class ConfigChoice:
         except ProtocolError as error:
             raise UsageError(f"the runtime's options on standard input cannot be read: {error}") from error
 
-    def find(self, options: Any | None, directory: str) -> str | None:
+    def find(self, options: Any | None, directory: str | None) -> str | None:
         """Return the configuration's path, None where there is none. A body is written to a file of `directory`.
 
         In order: ConfigPath, ConfigBody, the environment's KATA_CONF_FILE, the file of the flavour, the usual places.
+        Raise UsageError for a body where there is no directory for it.
         """
         for packed in (options, self._options):
             if packed is not None and packed.type_url.rpartition("/")[2] == OPTIONS_TYPE:
@@ -34,8 +35,10 @@ class ConfigChoice:
                 if chosen.config_path:
                     return chosen.config_path
                 if chosen.config_body:
+                    if directory is None:
+                        raise UsageError("the configuration is in the runtime's options, and in no file")
                     return _write_body(f"{directory}/configuration.toml", chosen.config_body)
-        if path := os.environ.get(_VARIABLE):
+        if path := os.environ.get(VARIABLE):
             return path
         from kata.config.place import find_config  # noqa: PLC0415 - brings the model of all options
 

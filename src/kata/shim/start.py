@@ -10,7 +10,7 @@ import os
 import sys
 from _socket import socket
 
-from kata.errors import ExistsError, HostError
+from kata.errors import ExistsError, HostError, KataError
 from kata.protocol.oci.pod import Role
 from kata.shim.address import SOCKET_ROOT, find_path, is_answered, make_address, open_socket, write_word
 from kata.shim.bootstrap import Bootstrap, format_answer, parse_input, read_input
@@ -20,8 +20,14 @@ from kata.shim.flags import Invocation
 LISTENER = 3
 """The descriptor on which the daemon finds its listening socket."""
 
+MOUNTS = 4
+"""The descriptor on which a daemon that has waited finds the engine's mount namespace."""
+
 _SCHED_CORE_VARIABLE = "SCHED_CORE"
 _TTRPC_VARIABLE = "TTRPC_ADDRESS"
+
+_POOL = "/run/kata/pool"
+"""Where VMs wait; see kata.sandbox.pool."""
 
 _LAUNCHER = "import sys; sys.path.insert(0, {!r}); from kata.shim.main import main; sys.exit(main())"
 
@@ -77,12 +83,12 @@ def _spawn_daemon(invocation: Invocation, bootstrap: Bootstrap, bundle: str, pat
     On its standard input it finds the runtime's options.
     """
     log = _open_log(bundle)
-    command = _find_command()
+    words: list[str] = []
     for name in ("address", "namespace", "id", "publish-binary"):
-        command += [f"-{name}", invocation.texts[name]]
-    command += ["-bundle", bundle, "-socket", path]
+        words += [f"-{name}", invocation.texts[name]]
+    words += ["-bundle", bundle, "-socket", path]
     if bootstrap.debug or "debug" in invocation.switches:
-        command.append("-debug")
+        words.append("-debug")
     environment = {**os.environ}
     if bootstrap.ttrpc_address:
         environment[_TTRPC_VARIABLE] = bootstrap.ttrpc_address
@@ -94,6 +100,12 @@ def _spawn_daemon(invocation: Invocation, bootstrap: Bootstrap, bundle: str, pat
     try:
         os.write(options, bootstrap.options)
         os.lseek(options, 0, os.SEEK_SET)
+        if os.path.exists(_POOL):
+            descriptors = {0: options, 1: log, 2: log, LISTENER: listener}
+            pid = _take_from_pool(invocation, bootstrap, bundle, words, environment, descriptors)
+            if pid:
+                return pid
+        command = [*_find_command(), *words]
         return os.posix_spawn(
             command[0],
             command,
@@ -110,6 +122,36 @@ def _spawn_daemon(invocation: Invocation, bootstrap: Bootstrap, bundle: str, pat
     finally:
         os.close(options)
         os.close(log)
+
+
+def _take_from_pool(
+    invocation: Invocation,
+    bootstrap: Bootstrap,
+    bundle: str,
+    words: list[str],
+    environment: dict[str, str],
+    descriptors: dict[int, int],
+) -> int:
+    """Return the pid of a daemon that has waited with a VM, 0 where there is none; then `environment` says why."""
+    from kata.sandbox.pool import REMARK, Offer, hand_over  # noqa: PLC0415 - only where there is a pool
+    from kata.shim.options import VARIABLE, ConfigChoice  # noqa: PLC0415 - the same
+
+    if environment.get(_SCHED_CORE_VARIABLE):
+        environment[REMARK] = "SCHED_CORE is set, and what waits shares no scheduling group"
+        return 0
+    mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        config = ""
+        if invocation.flavour or bootstrap.options or environment.get(VARIABLE):
+            config = ConfigChoice(invocation.flavour, bootstrap.options).find(None, None) or ""
+        numbers = {**descriptors, MOUNTS: mounts}
+        offer = Offer("shim", [sys.argv[0], *words], environment, numbers, bundle=bundle, config=config)
+        pid, environment[REMARK] = hand_over(os.path.dirname(_POOL), offer)
+    except KataError as error:
+        pid, environment[REMARK] = 0, str(error)
+    finally:
+        os.close(mounts)
+    return pid
 
 
 def _open_log(bundle: str) -> int:

@@ -1,7 +1,9 @@
 """Messages of `kata.agent.v1.Template`, by which a guest is saved for others to be copies of it.
 
 This project's agent offers it beside upstream's services. `Prepare` is asked before the guest is saved and answers an
-empty message; what it leaves undone costs memory and time and nothing else. `Wake` is asked of each copy, first of all.
+empty message; what it leaves undone costs memory and time and nothing else. `Wake` is asked of each copy, first of all,
+and again of one that waited to be a sandbox's. `Rehearse` is for those that wait: it takes a CreateSandboxRequest, and
+leaves the guest as it was, but that the code of a container's start has been run.
 """
 
 from __future__ import annotations
