@@ -20,7 +20,9 @@ from podman.engine import Terminal
 pytestmark = pytest.mark.timeout(400)
 _ETC = Path("/etc/kata-containers")
 _INSTALLED = Path("/usr/local/share/defaults/kata-containers")
+# With a shell for the console.
 _OURS = """
+image = "/usr/local/share/kata-containers/kata-containers-debug.img"
 default_memory = 512
 accelerator = "kvm"
 [agent.kata]

@@ -56,10 +56,14 @@ def flavour(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def driver(flavour: str, tmp_path_factory: pytest.TempPathFactory) -> Hypervisor:
     """The driver, on this machine's accelerator."""
+    return open_driver(flavour, str(tmp_path_factory.mktemp("state")))
+
+
+def open_driver(flavour: str, state: str, **more: Any) -> Hypervisor:
+    """The driver of a flavour, with `more` options; or skip, and say why."""
     if os.geteuid() != 0:
         pytest.skip("needs root: confines VMMs under users of their own")
     name, options = FLAVOURS[flavour]
-    state = str(tmp_path_factory.mktemp("state"))
     if name == "acrn":
         if not os.path.exists(VHOST_VSOCK):
             pytest.skip(f"needs {VHOST_VSOCK}: VMs of acrn-dm are reached by kernel vsock only")
@@ -68,7 +72,7 @@ def driver(flavour: str, tmp_path_factory: pytest.TempPathFactory) -> Hypervisor
     if program is None:
         pytest.skip(f"NO {_PROGRAMS[name]} on the PATH or in KATA_TEST_BIN: its driver is not tested")
     try:
-        options = {**options, "jailer_path": str(find_vmm("jailer") or "jailer")}
+        options = {**options, **more, "jailer_path": str(find_vmm("jailer") or "jailer")}
         config = HypervisorConfig(path=str(program), **options)
         return open_hypervisor(name, config, state)
     except KataError as error:

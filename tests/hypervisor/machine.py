@@ -200,12 +200,19 @@ async def reach(
     return Running(driver, spec, vm, guest, shell, line, booted)
 
 
-async def expect_packet(shell: Shell, tap: str, mac: str) -> None:
-    """Have the guest send something by its first card, and read it at the tap's other side, a packet socket on it."""
+@contextmanager
+def listen_at_tap(tap: str) -> Iterator[socket.socket]:
+    """A packet socket on a tap, which reads what the guest sends."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)) as listener:
         fcntl.ioctl(listener, _SIOCSIFFLAGS, struct.pack("16sH22x", tap.encode(), _IFF_UP))
         listener.bind((tap, 0))
         listener.setblocking(False)
+        yield listener
+
+
+async def expect_packet(shell: Shell, tap: str, mac: str) -> None:
+    """Have the guest send something by its first card, and read it at the tap's other side."""
+    with listen_at_tap(tap) as listener:
         await shell.run("ip link set eth0 up; ip addr add 10.9.9.1/24 dev eth0; busybox ping -c1 -W1 10.9.9.2")
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(30):
