@@ -9,9 +9,13 @@ from hypothesis import strategies as st
 
 from kata.config.model import HypervisorConfig
 from kata.errors import ConfigError, HostError, NotFoundError, UnsupportedError
+from kata.hypervisor import binary
+from kata.hypervisor.binary import Product
 from kata.hypervisor.channel import choose_guest_channel, format_port_name
+from kata.hypervisor.clh import driver as clh
 from kata.hypervisor.confinement import confine
 from kata.hypervisor.driver import Capabilities, open_hypervisor
+from kata.hypervisor.firecracker import driver as firecracker
 from kata.hypervisor.identity import FIRST_ID, LAST_ID, derive_user_id
 from kata.hypervisor.qemu.binary import find_binary, parse_version
 
@@ -44,6 +48,28 @@ def test_something_else_is_not_taken_for_qemu(tmp_path: Path) -> None:
 def test_no_qemu_says_what_to_install() -> None:
     with pytest.raises(NotFoundError, match="install qemu-system-x86"):
         find_binary("/no/qemu", None)
+
+
+@pytest.mark.parametrize(
+    ("product", "printed", "version"),
+    [
+        (clh.PRODUCT, "cloud-hypervisor v53.0.0", "53.0.0"),
+        (firecracker.PRODUCT, "Firecracker v1.16.1\n\nmore", "1.16.1"),
+        (firecracker.PRODUCT, "Firecracker v1.17.0-dev", "1.17.0"),
+    ],
+)
+def test_other_vmms_tell_their_versions_and_old_ones_are_refused(
+    tmp_path: Path, product: Product, printed: str, version: str
+) -> None:
+    tool = write_tool(tmp_path, printed)
+    assert binary.find_binary(product, tool, None) == (tool, version)
+    major = product.printed + "0.9.1"
+    with pytest.raises(UnsupportedError, match=rf"{product.name} 0\.9\.1 at .* is too old"):
+        binary.find_binary(product, write_tool(tmp_path, major), None)
+    with pytest.raises(HostError, match=f"printed no version of {product.name}"):
+        binary.find_binary(product, write_tool(tmp_path, "hello"), None)
+    with pytest.raises(NotFoundError, match=f"no {product.name} at /nowhere"):
+        binary.find_binary(product, "/nowhere", None)
 
 
 def test_the_version_is_asked_once_until_the_file_changes(tmp_path: Path) -> None:

@@ -14,11 +14,10 @@ from kata.config.model import HypervisorConfig
 from kata.errors import ConfigError, HostError, NotFoundError, StartError, UnsupportedError
 from kata.hypervisor.acrn.arguments import build_arguments
 from kata.hypervisor.acrn.vm import AcrnVm
-from kata.hypervisor.console import Console
+from kata.hypervisor.console import Console, open_log
 from kata.hypervisor.driver import Capabilities, Started, ignore_start
 from kata.hypervisor.spec import VmSpec
 from kata.sys.program import find_program
-from kata.transport.boundedlog import BoundedLog
 from kata.transport.child import start_child
 from kata.transport.toolversion import ask_version
 
@@ -81,10 +80,8 @@ class Acrn:
         console, dm_console = socket.socketpair()
         with dm_console, ExitStack() as undo:
             undo.callback(console.close)
-            log = BoundedLog(os.path.join(spec.directory, "acrn-dm.log"), limit=self.settings.console_limit)
-            undo.callback(log.close)
-            console_log = BoundedLog(os.path.join(spec.directory, "console.log"), limit=self.settings.console_limit)
-            undo.callback(console_log.close)
+            log = open_log(spec.directory, "acrn-dm.log", self.settings.console_limit, undo)
+            console_log = open_log(spec.directory, "console.log", self.settings.console_limit, undo)
             try:
                 child = start_child(
                     f"acrn-dm of sandbox {spec.id}",

@@ -1,20 +1,19 @@
 """The Cloud Hypervisor driver: shows it what the VM needs, starts it confined, and has it make the VM."""
 
 import json
-import os
-import re
 import socket
 from contextlib import ExitStack
 from typing import NamedTuple
 
 from kata.config.model import HypervisorConfig
-from kata.errors import HostError, NotFoundError, UnsupportedError
+from kata.errors import UnsupportedError
 from kata.hypervisor.accelerator import choose_accelerator
+from kata.hypervisor.binary import Product, find_binary
 from kata.hypervisor.cell import VSOCK_SOCKET, Cell
 from kata.hypervisor.clh.request import MEMORY, SAVED, SAVED_FILES, build_vm, name_share
 from kata.hypervisor.clh.vm import ClhVm
 from kata.hypervisor.confinement import confine
-from kata.hypervisor.console import Console
+from kata.hypervisor.console import Console, open_log
 from kata.hypervisor.driver import Capabilities, Started, ignore_start
 from kata.hypervisor.identity import derive_user_id
 from kata.hypervisor.ratelimit import RateLimits, read_limits
@@ -23,14 +22,10 @@ from kata.hypervisor.saved import describe_kvm_host
 from kata.hypervisor.spec import SharedFs, VmSpec
 from kata.sys.file import read_text
 from kata.sys.landlock import find_landlock_version
-from kata.sys.program import find_program
-from kata.transport.boundedlog import BoundedLog
 from kata.transport.child import start_child
-from kata.transport.toolversion import ask_version
 
-OLDEST = 50
 _PROGRAM = "cloud-hypervisor"
-_VERSION = re.compile(r"cloud-hypervisor v(\d+)(\.\d+)*")
+PRODUCT = Product("Cloud Hypervisor", "clh", "cloud-hypervisor v", (50,))
 _CELL = "cell"
 _API_SOCKET = "api.sock"
 _YES = ("Y", "1")
@@ -57,7 +52,7 @@ class CloudHypervisor:
 
     def __init__(self, settings: ClhSettings, state_directory: str | None) -> None:
         self.settings = settings
-        self.path, self.version = find_binary(settings.path, state_directory)
+        self.path, self.version = find_binary(PRODUCT, settings.path, state_directory)
         if choose_accelerator(settings.accelerator, state_directory).accelerator != "kvm":
             reason = choose_accelerator("auto", state_directory).reason
             raise UnsupportedError(f"Cloud Hypervisor needs KVM, and {reason}", hint="use QEMU, which can emulate")
@@ -109,8 +104,7 @@ class CloudHypervisor:
             _fill_cell(cell, spec)
             server = cell.listen(_API_SOCKET)
             temporary.callback(server.close)
-            log = BoundedLog(os.path.join(spec.directory, "cloud-hypervisor.log"), limit=self.settings.console_limit)
-            undo.callback(log.close)
+            log = open_log(spec.directory, "cloud-hypervisor.log", self.settings.console_limit, undo)
             argv = confine(build_arguments(self.path, server.fileno(), vmm_events.fileno()), spec.id, "kvm")
             child = start_child(
                 f"Cloud Hypervisor of sandbox {spec.id}",
@@ -120,8 +114,7 @@ class CloudHypervisor:
                 log=log,
                 output=vmm_console.fileno(),
             )
-            console_log = BoundedLog(os.path.join(spec.directory, "console.log"), limit=self.settings.console_limit)
-            undo.callback(console_log.close)
+            console_log = open_log(spec.directory, "console.log", self.settings.console_limit, undo)
             api = RestApi(f"{cell.path}/{_API_SOCKET}", f"Cloud Hypervisor of sandbox {spec.id}")
             undo.callback(api.close)
             vm = ClhVm(
@@ -162,25 +155,6 @@ def _fill_cell(cell: Cell, spec: VmSpec) -> None:
         cell.make_directory(SAVED)
         for name, inside in SAVED_FILES.items():
             cell.show_file(inside, f"{spec.saved}/{name}", sandbox=spec.id)
-
-
-def find_binary(path: str, state_directory: str | None) -> tuple[str, str]:
-    """Path and version. Raise NotFoundError when there is none, UnsupportedError when it is too old."""
-    found = find_program(path)
-    if found is None:
-        raise NotFoundError(
-            f"there is no Cloud Hypervisor at {path}", hint="install it, or set path in [hypervisor.clh]"
-        )
-    printed = ask_version(found, state_directory)
-    match = _VERSION.match(printed)
-    if match is None:
-        raise HostError(f"{found} --version printed no version of Cloud Hypervisor but {printed!r}")
-    version = match[0].rpartition("v")[2]
-    if int(match[1]) < OLDEST:
-        raise UnsupportedError(
-            f"Cloud Hypervisor {version} at {found} is too old", hint=f"{OLDEST}.0 or newer is needed"
-        )
-    return found, version
 
 
 def open_configured(config: HypervisorConfig, state_directory: str | None) -> CloudHypervisor:

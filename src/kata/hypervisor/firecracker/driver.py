@@ -2,16 +2,16 @@
 
 import json
 import os
-import re
 import socket
 from contextlib import ExitStack
 from typing import NamedTuple
 
 from kata.config.model import HypervisorConfig
-from kata.errors import HostError, NotFoundError, UnsupportedError
+from kata.errors import NotFoundError, UnsupportedError
 from kata.hypervisor.accelerator import choose_accelerator
+from kata.hypervisor.binary import Product, find_binary
 from kata.hypervisor.cell import VSOCK_SOCKET, Cell
-from kata.hypervisor.console import Console
+from kata.hypervisor.console import Console, open_log
 from kata.hypervisor.driver import Capabilities, Started, ignore_start
 from kata.hypervisor.firecracker.request import EMPTY, MEMORY, STATE, build_calls
 from kata.hypervisor.firecracker.vm import FirecrackerVm
@@ -22,13 +22,10 @@ from kata.hypervisor.saved import describe_kvm_host
 from kata.hypervisor.spec import VmSpec
 from kata.sys.digest import digest_bytes
 from kata.sys.program import find_program
-from kata.transport.boundedlog import BoundedLog
 from kata.transport.child import start_child
-from kata.transport.toolversion import ask_version
 
-OLDEST = (1, 16)
 _PROGRAM, _JAILER = "firecracker", "jailer"
-_VERSION = re.compile(r"Firecracker v(\d+)\.(\d+)(\.\d+)?")
+PRODUCT = Product("Firecracker", "firecracker", "Firecracker v", (1, 16))
 _JAIL = "jail"
 _API_SOCKET = "api.sock"
 _LOG, _METRICS = "log.fifo", "metrics.fifo"
@@ -54,7 +51,7 @@ class Firecracker:
 
     def __init__(self, settings: FirecrackerSettings, state_directory: str | None) -> None:
         self.settings = settings
-        self.path, self.version = find_binary(settings.path, state_directory)
+        self.path, self.version = find_binary(PRODUCT, settings.path, state_directory)
         jailer = find_program(settings.jailer)
         if jailer is None:
             hint = "install it with Firecracker, or set jailer_path in [hypervisor.firecracker]"
@@ -106,9 +103,9 @@ class Firecracker:
             cell.open()
             undo.callback(cell.release)
             _fill_cell(cell, spec)
-            log = _open_log(spec, "firecracker.log", limit, undo)
-            metrics = _open_log(spec, "firecracker-metrics.log", limit, undo)
-            console_log = _open_log(spec, "console.log", limit, undo)
+            log = open_log(spec.directory, "firecracker.log", limit, undo)
+            metrics = open_log(spec.directory, "firecracker-metrics.log", limit, undo)
+            console_log = open_log(spec.directory, "console.log", limit, undo)
             for name, target in ((_LOG, log), (_METRICS, metrics)):
                 reader = Console(cell.make_fifo(name), target)
                 undo.callback(reader.close)
@@ -143,12 +140,6 @@ def build_arguments(jailer: str, firecracker: str, cell: Cell, jail: str) -> lis
     ]
 
 
-def _open_log(spec: VmSpec, name: str, limit: int, undo: ExitStack) -> BoundedLog:
-    log = BoundedLog(os.path.join(spec.directory, name), limit=limit)
-    undo.callback(log.close)
-    return log
-
-
 def _fill_cell(cell: Cell, spec: VmSpec) -> None:
     """Show Firecracker the files and disks of a spec. Raise ConfigError."""
     cell.show_vm(spec)
@@ -156,24 +147,6 @@ def _fill_cell(cell: Cell, spec: VmSpec) -> None:
     if spec.saved:
         for name in (MEMORY, STATE):
             cell.show_file(name, f"{spec.saved}/{name}", sandbox=spec.id)
-
-
-def find_binary(path: str, state_directory: str | None) -> tuple[str, str]:
-    """Path and version. Raise NotFoundError when there is none, UnsupportedError when it is too old."""
-    found = find_program(path)
-    if found is None:
-        raise NotFoundError(
-            f"there is no Firecracker at {path}", hint="install it, or set path in [hypervisor.firecracker]"
-        )
-    printed = ask_version(found, state_directory)
-    match = _VERSION.match(printed)
-    if match is None:
-        raise HostError(f"{found} --version printed no version of Firecracker but {printed!r}")
-    version = match[0].rpartition("v")[2]
-    if (int(match[1]), int(match[2])) < OLDEST:
-        hint = f"{'.'.join(map(str, OLDEST))} or newer is needed"
-        raise UnsupportedError(f"Firecracker {version} at {found} is too old", hint=hint)
-    return found, version
 
 
 def open_configured(config: HypervisorConfig, state_directory: str | None) -> Firecracker:

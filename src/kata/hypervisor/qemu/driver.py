@@ -10,6 +10,7 @@ from kata.config.model import HypervisorConfig
 from kata.errors import ConfigError, KataError, StartError, UnsupportedError
 from kata.hypervisor.accelerator import AcceleratorReport, choose_accelerator
 from kata.hypervisor.confinement import confine
+from kata.hypervisor.console import open_log
 from kata.hypervisor.driver import Capabilities, Started, ignore_start
 from kata.hypervisor.memory import make_memory
 from kata.hypervisor.qemu import microvm
@@ -21,7 +22,6 @@ from kata.hypervisor.qemu.vm import QemuVm
 from kata.hypervisor.saved import describe_kvm_host
 from kata.hypervisor.spec import BlockDevice, Device, NetDevice, SerialPort, VfioDevice, VmSpec
 from kata.sys.unixsocket import listen_unix
-from kata.transport.boundedlog import BoundedLog
 from kata.transport.child import start_child
 from kata.transport.qmp import QmpSession
 
@@ -114,12 +114,10 @@ class Qemu:
             machine = self._describe_machine()
             arguments = build_arguments(spec, machine, descriptors)
             argv = _allow_pinning(confine(arguments, spec.id, machine.accelerator), spec)
-            log = BoundedLog(os.path.join(spec.directory, _VMM_LOG), limit=self.settings.console_limit)
-            undo.callback(log.close)
+            log = open_log(spec.directory, _VMM_LOG, self.settings.console_limit, undo)
             inherited = _list_descriptors(spec, descriptors)
             child = start_child(f"QEMU of sandbox {spec.id}", argv, descriptors=inherited, cwd=empty, log=log)
-            console = BoundedLog(os.path.join(spec.directory, _CONSOLE_LOG), limit=self.settings.console_limit)
-            undo.callback(console.close)
+            console = open_log(spec.directory, _CONSOLE_LOG, self.settings.console_limit, undo)
             session = QmpSession(control)
             vm = QemuVm(
                 spec,
