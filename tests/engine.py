@@ -22,6 +22,8 @@ import pytest
 
 import leaks
 from kata.protocol.oci.default import make_spec
+from kata.sandbox.ledger import Kind, list_resources
+from kata.sys.process import read_stat
 
 _TREE = Path(__file__).parents[1]
 ARTEFACTS = Path(os.environ.get("KATAARTEFACTS", "/usr/local/share/kata-containers"))
@@ -34,6 +36,9 @@ sys.exit(main())
 """
 HYPERVISOR = os.environ.get("KATA_TEST_HYPERVISOR") or "qemu"
 """The driver that sandboxes are started with, or `microvm`, QEMU's other machine."""
+
+_COMMANDS = {"clh": "cloud-hyperviso", "firecracker": "firecracker"}
+"""Names of VMMs' processes, as far as the kernel keeps them."""
 
 _MICROVM = '[hypervisor.qemu]\nmachine_type = "microvm"'
 _CONFIGURATION = f"""
@@ -201,7 +206,9 @@ class Engine:
         return left
 
     def find_process(self, role: str, sandbox: str) -> int:
-        """Return the pid of `qemu`, `virtiofsd` or `serve` (the daemon) of a sandbox. Raise LookupError."""
+        """Return the pid of `qemu` (the VMM), `virtiofsd` or `serve` (the daemon) of a sandbox. Raise LookupError."""
+        if role == "qemu" and HYPERVISOR in _COMMANDS:
+            return self._find_vmm(sandbox, _COMMANDS[HYPERVISOR])
         for pid, text in leaks.list_processes(self.token):
             program = Path(text.split()[0]).name
             if sandbox not in text or _find_role(program, text) != role:
@@ -210,6 +217,14 @@ class Engine:
             if role != "virtiofsd" or _find_parent_program(pid) != program:
                 return pid
         raise LookupError(f"sandbox {sandbox} has no {role}")
+
+    def _find_vmm(self, sandbox: str, command: str) -> int:
+        """Return the pid of a VMM whose command line says nothing of its sandbox."""
+        for kind, value in list_resources(str(self.find_sandbox(sandbox))):
+            stat = read_stat(int(value.split()[0])) if kind is Kind.PROCESS else None
+            if stat is not None and stat.command == command:
+                return stat.pid
+        raise LookupError(f"sandbox {sandbox} has no {command}")
 
     def save_artefacts(self, to: Path) -> None:
         """Copy what tells why: consoles, logs, timelines, the output of commands."""
