@@ -49,7 +49,15 @@ else
 	@$(KATA_IMAGE) rootfs --output $(SHARE)
 endif
 
-uninstall: ## remove what `make install` put there; /etc/kata-containers and the build cache stay
+uninstall: ## remove what `make install` put there, templates and the pool; /etc/kata-containers and the build cache stay
+ifeq ($(DESTDIR),)
+	-[ ! -x $(PREFIX)/bin/kata-runtime ] || $(PREFIX)/bin/kata-runtime factory destroy
+	rm -f /run/kata/accelerator.json /run/kata/version-*.json
+	@for place in /run/vc/vm /run/vc /run/kata/bundles /run/kata/containers /run/kata/sandboxes /run/kata \
+	    /run/kata-containers/shared/sandboxes /run/kata-containers/shared /run/kata-containers; do \
+	    [ ! -d $$place ] || rmdir --ignore-fail-on-non-empty $$place || :; \
+	done
+endif
 	rm -rf $(DESTDIR)$(PREFIX)/lib/kata $(SHARE) $(DEFAULTS)
 	rm -f $(PODMAN) $(MANUALS)/kata-configuration.toml.5 $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(shell tools/install-code --commands))
 

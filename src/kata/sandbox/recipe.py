@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from kata.config.model import AgentConfig, Configuration, FactoryConfig, HypervisorConfig, RuntimeConfig
 from kata.resources.size import VmSize
+from kata.sandbox.template import MAKER_LOG
 
 _PROGRAM = "import sys; sys.path.insert(0, {!r}); from kata.sandbox.maker import main; sys.exit(main())"
-_LOG = "maker.log"
 
 
 class Recipe(NamedTuple):
@@ -61,7 +61,7 @@ def start_maker(recipe: Recipe) -> int:
     """
     place = recipe.config.factory.template_path
     os.makedirs(place, mode=0o700, exist_ok=True)
-    log = os.open(f"{place}/{_LOG}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    log = os.open(f"{place}/{MAKER_LOG}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     theirs, ours = os.pipe2(os.O_CLOEXEC)
     try:
         os.write(ours, write_recipe(recipe).encode())

@@ -32,6 +32,8 @@ MOST_BYTES = 1 << 30
 PATIENCE = 600.0
 """Seconds before it is tried again to make one that could not be made."""
 
+MAKER_LOG = "maker.log"
+_LOCK = "lock"
 _DESCRIPTION = "template.json"
 _MAKING = "making-"
 _FAILED = ".failed"
@@ -117,18 +119,31 @@ def _read(place: str, name: str) -> Template:
 @contextmanager
 def lock_place(place: str, *, wait: bool = False) -> Iterator[bool]:
     """Make the place if need be, and say whether this process may make and remove templates there."""
-    os.makedirs(place, mode=0o700, exist_ok=True)
-    _check_place(place)
-    descriptor = os.open(f"{place}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    while True:
+        os.makedirs(place, mode=0o700, exist_ok=True)
+        _check_place(place)
+        with contextlib.suppress(FileNotFoundError):  # else whoever removed it all was faster: from the beginning then
+            descriptor = os.open(f"{place}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                is_ours = _lock(descriptor, wait=wait)
+                if not is_ours or os.path.samestat(os.fstat(descriptor), os.stat(f"{place}/{_LOCK}")):
+                    break
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        yield is_ours
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
 
 
 def begin_template(place: str, key: str) -> str:
@@ -219,7 +234,7 @@ def list_failures(place: str) -> list[tuple[str, str]]:
 
 
 def destroy_templates(place: str) -> int:
-    """Remove all templates, and return how many there were. Waits for whoever makes one."""
+    """Remove all templates and their place, and return how many there were. Waits for whoever makes one."""
     if not os.path.isdir(place):
         return 0
     with lock_place(place, wait=True):
@@ -227,6 +242,9 @@ def destroy_templates(place: str) -> int:
         for template in templates:
             remove_template(place, template.key)
         discard_unfinished(place)
-        for key, _ in list_failures(place):
-            os.unlink(f"{place}/{key}{_FAILED}")
+        for name in (*(f"{key}{_FAILED}" for key, _ in list_failures(place)), MAKER_LOG, _LOCK):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{place}/{name}")
+        with contextlib.suppress(OSError):  # a mount point, or what is none of ours is in it
+            os.rmdir(place)
         return len(templates)

@@ -1,6 +1,7 @@
 """Templates as files: whole or not there, bounded, and nobody else's."""
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -139,8 +140,27 @@ def test_destroying_leaves_nothing_and_says_how_many_there_were(place: str) -> N
     store.note_failure(place, "c", "why")
     store.begin_template(place, "d")
     assert store.destroy_templates(place) == 2
-    assert os.listdir(place) == ["lock"]
-    assert store.destroy_templates(f"{place}/none") == 0
+    assert not os.path.exists(place)
+    assert store.destroy_templates(place) == 0
+
+
+def test_who_waits_for_a_place_that_is_destroyed_has_a_new_one(place: str) -> None:
+    waiting = threading.Event()
+
+    def make_late() -> None:
+        waiting.set()
+        with store.lock_place(place, wait=True):
+            make(place, "late")
+
+    with store.lock_place(place):
+        maker = threading.Thread(target=make_late)
+        maker.start()
+        waiting.wait(10)
+        os.unlink(f"{place}/lock")
+        os.rmdir(place)
+    maker.join(10)
+    assert list_keys(place) == ["late"]
+    assert sorted(os.listdir(place)) == ["late", "lock"]
 
 
 def test_a_recipe_survives_its_way_to_the_maker() -> None:
