@@ -4,6 +4,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from cri.container_tests import ContainerTests, pod, sleeper
 from cri.crictl import Crictl
 from podman.engine import Terminal
@@ -65,6 +67,15 @@ def test_a_pods_sysctl_is_set_in_the_guest(crictl: Crictl) -> None:
         container = crictl.start(pod, "sleep", "1000")
 
         assert crictl.execute(container, "cat", "/proc/sys/kernel/shm_rmid_forced").out == "1\n"
+
+
+def test_a_pod_on_the_hosts_network_is_refused(crictl: Crictl) -> None:
+    linux = {"cgroup_parent": f"/{crictl.token}", "security_context": {"namespace_options": {"network": 2}}}
+    with (
+        pytest.raises(AssertionError, match=r"on the host.+s network cannot run in a VM"),
+        crictl.hold_pod(linux=linux),
+    ):
+        pass
 
 
 def test_nothing_is_left_of_a_pod_that_was_removed(crictl: Crictl) -> None:

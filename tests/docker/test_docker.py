@@ -1,6 +1,7 @@
 """Docker runs, enters, reads and ends containers in VMs, on its bridge: the newest by the shim, Debian's by the CLI."""
 
 import platform
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -80,6 +81,22 @@ def test_a_network_that_is_connected_later_reaches_the_guest_and_leaves_it(engin
         client.succeed("network", "rm", network)
 
     client.succeed("exec", web, "sh", "-c", "while ip -o link | grep eth1; do sleep 0.2; done")
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        ("host", r"on the host's network cannot run|is the host's, on which no VM can be"),
+        ("container:{web}", "another VM"),
+    ],
+)
+def test_the_network_of_the_host_and_of_another_vm_are_refused(
+    client: Client, web: str, network: str, reason: str
+) -> None:
+    done = client.run(*client.run_words("true", flags=("--rm", "--network", network.format(web=web))))
+
+    assert done.code in (125, 128), done
+    assert re.search(reason, done.err), done
 
 
 def test_containers_of_a_network_of_ones_own_find_each_other_by_name(client: Client, web: str) -> None:

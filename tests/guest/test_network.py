@@ -57,6 +57,8 @@ def net(engine: Engine) -> Iterator[PodNet]:
             ("-6", "route", "add", "fd88::/64", "nexthop", "via", "fd05::1", "nexthop", "via", "fd06::1"),
             *_SECOND_BY_RULE,
             ("neigh", "add", "10.6.0.77", "lladdr", "02:00:00:00:00:77", "dev", "net1"),
+            ("-6", "neigh", "add", "fd06::77", "lladdr", "02:00:00:00:00:78", "dev", "net1"),
+            ("route", "add", "203.0.113.8", "dev", "net1", "scope", "host"),
         ):
             subprocess.run(["ip", "-n", net.pod, *words], check=True, timeout=10)
         yield net
@@ -93,6 +95,7 @@ def test_the_guest_has_the_routes_with_source_scope_and_flags(networked: Contain
     assert "default via 10.5.0.1 dev eth0" in routes
     assert "198.51.100.0/24 via 10.6.0.1 dev net1  src 10.6.0.2" in routes
     assert "203.0.113.7 dev net1 scope link" in routes
+    assert "203.0.113.8 dev net1 scope host" in routes
     assert any(line.startswith("203.0.113.9 via 10.9.9.9 dev net1") for line in routes)
     assert "default via 10.6.0.1 dev net1  metric 300" in routes
     assert "blackhole 203.0.113.64/26" in routes
@@ -153,11 +156,11 @@ def test_a_route_of_several_hops_leads_by_all_of_them(networked: Container, net:
         assert all(net.count_packets())
 
 
-def test_a_static_neighbour_is_known_in_the_guest(networked: Container) -> None:
+def test_static_neighbours_are_known_in_the_guest(networked: Container) -> None:
     shown = networked.ask("ip", "neigh", "show", "dev", "net1")
 
-    assert "10.6.0.77" in shown
-    assert "02:00:00:00:00:77" in shown
+    for address, neighbour in (("10.6.0.77", "02:00:00:00:00:77"), ("fd06::77", "02:00:00:00:00:78")):
+        assert f"{address} lladdr {neighbour}" in shown
 
 
 @pytest.mark.parametrize("address", ["10.5.0.1", "10.6.0.1", "192.0.2.9", "fd05::1", "fd06::1"])
@@ -262,7 +265,7 @@ def test_packets_as_large_as_the_mtu_pass_and_larger_ones_pass_in_fragments(netw
     networked.ask("ping", "-c", "1", "-W", "5", "-s", "4000", "10.5.0.1")
 
 
-def test_the_guest_follows_the_mtu_and_the_link_address_of_a_running_pods_link(
+def test_the_guest_follows_the_mtu_the_link_address_and_the_flags_of_a_running_pods_link(
     networked: Container, net: PodNet
 ) -> None:
     """Both ways, and further up than where the VM was started with."""
@@ -291,6 +294,10 @@ def test_the_guest_follows_the_mtu_and_the_link_address_of_a_running_pods_link(
         assert answer.returncode == 0, answer
         known = {row["dst"]: row.get("lladdr") for row in read_ip("-n", net.peer, "neigh")}
         assert known["10.6.0.2"] == "02:00:00:00:06:22"
+
+        for arp, shown in (("off", "grep NOARP"), ("on", "grep -v NOARP")):
+            run_ip("-n", net.pod, "link", "set", "net1", "arp", arp)
+            networked.await_success(f"ip link show net1 | head -n 1 | {shown}")
     finally:
         run_ip("-n", net.pod, "link", "set", "net1", "address", before)
         for place, link in ((net.peer, peer), (net.pod, "net1")):
