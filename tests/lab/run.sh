@@ -10,6 +10,7 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 hostname lab
 ip link set lo up
 modprobe -a virtio_net kvm-amd vhost_vsock vhost_net tun fuse overlay loop erofs veth vfio-pci br_netfilter
+ip link set eth0 name card0 # tests make links of that name, and move them from here
 chmod 0666 /dev/kvm # as udev does
 . /lab/settings
 cd /lab/tree || exit
