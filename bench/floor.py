@@ -20,9 +20,10 @@ from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.resources.host import measure_host
 from kata.resources.size import size_vm
+from kata.sandbox.description import describe_template
 from kata.sandbox.guest import Guest
+from kata.sandbox.site import Site, open_line_of, probe_host
 from kata.sandbox.template import list_templates
-from kata.sandbox.vm import Site, describe_template, open_line_of, probe_host
 
 _TIMEOUT = 120.0
 _WORD = b"bench: a process runs"

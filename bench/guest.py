@@ -20,7 +20,7 @@ from kata.image.rootfs.agent import AGENT_PROGRAM
 from kata.image.rootfs.cpio import encode_tree
 from kata.image.rootfs.tree import Tree, make_console, make_directory, make_file
 from kata.protocol.messages import agent
-from kata.sandbox.vm import list_kernel_parameters
+from kata.sandbox.description import list_kernel_parameters
 from kata.sys.unixsocket import listen_unix
 from kata.transport.ttrpc import connect_unix
 

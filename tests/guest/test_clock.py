@@ -20,9 +20,9 @@ from kata.hypervisor.qemu.driver import QemuSettings, open_hypervisor
 from kata.hypervisor.qemu.vm import QemuVm
 from kata.hypervisor.spec import VmSpec
 from kata.sandbox.clock import GuestClock
+from kata.sandbox.description import list_kernel_parameters
 from kata.sandbox.guest import Guest
 from kata.sandbox.line import open_line
-from kata.sandbox.vm import list_kernel_parameters
 
 _WATCHED = float(os.environ.get("KATA_DRIFT", "5"))
 _BETWEEN = min(30.0, _WATCHED)

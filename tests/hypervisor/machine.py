@@ -20,9 +20,9 @@ from kata.hypervisor.driver import Hypervisor, Vm
 from kata.hypervisor.identity import derive_user_id
 from kata.hypervisor.spec import Balloon, BlockDevice, Device, NetDevice, Rng, SharedFs, VmSpec
 from kata.network.tap import drop_tap, keep_tap, open_tap
+from kata.sandbox.description import list_kernel_parameters
 from kata.sandbox.guest import Guest
 from kata.sandbox.line import Line, open_line
-from kata.sandbox.vm import list_kernel_parameters
 from kata.storage.virtiofsd import find_virtiofsd, start_virtiofsd
 
 PATIENCE = 120.0

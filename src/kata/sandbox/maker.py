@@ -15,9 +15,12 @@ from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.resources.cgroup import join_cgroup
 from kata.resources.oom import set_oom_score
+from kata.sandbox.description import describe_template, list_template_cards
 from kata.sandbox.guest import Guest
 from kata.sandbox.ledger import find_ledger, record_process
+from kata.sandbox.obstacle import find_obstacle
 from kata.sandbox.recipe import Recipe, read_recipe
+from kata.sandbox.site import Host, Site, open_line_of, probe_host
 from kata.sandbox.template import (
     Template,
     begin_template,
@@ -30,7 +33,6 @@ from kata.sandbox.template import (
     make_key,
     note_failure,
 )
-from kata.sandbox.vm import Host, Site, describe_template, find_obstacle, list_template_cards, open_line_of, probe_host
 from kata.sys import linux
 from kata.sys.namespace import enter_private_mount_namespace
 

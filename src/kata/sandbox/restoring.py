@@ -21,12 +21,15 @@ from kata.sandbox.checkpoint import (
     verify_machine,
 )
 from kata.sandbox.container import Bundle
+from kata.sandbox.description import describe_saved
 from kata.sandbox.disk import HeldDisk, find_disks, find_node
 from kata.sandbox.diskroot import OfferedRoot
 from kata.sandbox.hostfiles import HostFiles
 from kata.sandbox.ledger import Kind, record_resource
 from kata.sandbox.network import SandboxNetwork
-from kata.sandbox.vm import Host, Plan, SandboxVm, Site, describe_saved, open_line_of, probe_host, restore_vm
+from kata.sandbox.plan import Plan
+from kata.sandbox.site import Host, Site, open_line_of, probe_host
+from kata.sandbox.vm import SandboxVm, restore_vm
 from kata.sandbox.volume import take_direct_volumes
 from kata.storage.claim import claim_disk
 from kata.storage.pack import CACHE

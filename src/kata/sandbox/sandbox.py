@@ -36,13 +36,15 @@ from kata.sandbox.management import Management
 from kata.sandbox.network import PodNamespace, SandboxNetwork
 from kata.sandbox.oom import OomNews, set_oom_scores
 from kata.sandbox.places import PUBLISHED
+from kata.sandbox.plan import Passed, Sockets
 from kata.sandbox.podcgroups import PodCgroups
 from kata.sandbox.portforward import PortForward
 from kata.sandbox.publisher import Place, Publisher
 from kata.sandbox.scratch import ScratchVolume, count_scratch_volumes, take_scratch_volumes
+from kata.sandbox.site import Site
 from kata.sandbox.states import SandboxState, Status, move_sandbox
 from kata.sandbox.translation import Translation, add_pod_mounts, take_root_from_disks
-from kata.sandbox.vm import Passed, SandboxVm, Site, Sockets, start_vm
+from kata.sandbox.vm import SandboxVm, start_vm
 from kata.sandbox.volume import DirectVolume, count_direct_volumes, take_direct_volumes
 from kata.storage.directvolume import find_note, forget_sandbox, note_sandbox
 

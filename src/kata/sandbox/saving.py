@@ -20,20 +20,15 @@ from kata.sandbox.checkpoint import (
     sum_files,
 )
 from kata.sandbox.container import Container
+from kata.sandbox.description import describe_saved
 from kata.sandbox.ledger import Kind, record_resource
 from kata.sandbox.network import SandboxNetwork
+from kata.sandbox.obstacle import find_checkpoint_obstacle
+from kata.sandbox.plan import Plan
+from kata.sandbox.site import Host, Site, open_line_of, probe_host
 from kata.sandbox.states import Status
 from kata.sandbox.template import describe_file
-from kata.sandbox.vm import (
-    Host,
-    Plan,
-    SandboxVm,
-    Site,
-    describe_saved,
-    find_checkpoint_obstacle,
-    open_line_of,
-    probe_host,
-)
+from kata.sandbox.vm import SandboxVm
 from kata.storage.pack import CACHE
 from kata.sys.sparsefile import copy_blocks
 from kata.sys.tree import remove_tree

@@ -31,9 +31,10 @@ from kata.sandbox.ledger import release_resources
 from kata.sandbox.maker import make_template
 from kata.sandbox.pool import END, MOST_DESCRIPTORS, SOCKET, TAKEN, Offer, decode_offer, find_pool
 from kata.sandbox.recipe import Recipe
+from kata.sandbox.site import Site
 from kata.sandbox.store import lock_sandbox
 from kata.sandbox.template import describe_file
-from kata.sandbox.vm import Site, copy_template
+from kata.sandbox.vm import copy_template
 from kata.sandbox.waiting import CARD, TAKEN_MARK, WaitingVm, hold_waiting, list_descendants
 from kata.sys import linux
 from kata.sys.file import read_text, replace_file

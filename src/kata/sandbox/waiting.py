@@ -20,7 +20,8 @@ from kata.sandbox.waking import describe_waking
 from kata.sys.process import read_start_ticks
 
 if TYPE_CHECKING:
-    from kata.sandbox.vm import SandboxVm, Site
+    from kata.sandbox.site import Site
+    from kata.sandbox.vm import SandboxVm
 
 CARD = "waiting"
 """The file of a VM's directory that tells of it, as long as it waits."""

@@ -21,11 +21,13 @@ from kata.sandbox.attach import Attachment, AttachServer
 from kata.sandbox.container import Container, name_moment, read_bundle
 from kata.sandbox.guest import LOST_STATUS
 from kata.sandbox.line import Line, find_port_socket
+from kata.sandbox.reach import reach_agent
 from kata.sandbox.sandbox import Sandbox
+from kata.sandbox.site import Site
 from kata.sandbox.states import SandboxState, Status
 from kata.sandbox.stdio import Stdio
 from kata.sandbox.translation import translate_spec
-from kata.sandbox.vm import SandboxVm, Site, _reach_agent
+from kata.sandbox.vm import SandboxVm
 from kata.sys.process import is_alive
 from kata.transport.child import start_child
 from peer import Peer
@@ -63,7 +65,7 @@ async def test_a_vmm_that_dies_while_its_agent_is_awaited_says_why(tmp_path: Pat
     virtiofsd = start_share_server(tmp_path)
     try:
         with pytest.raises(GuestError, match="QEMU exited with status 3: out of memory"):
-            await _reach_agent(_describe_site(tmp_path), machine, virtiofsd, Line("vport://1024", (), str(tmp_path)))
+            await reach_agent(_describe_site(tmp_path), machine, virtiofsd, Line("vport://1024", (), str(tmp_path)))
     finally:
         await virtiofsd.stop()
         await machine.stop(timeout=0)
@@ -79,7 +81,7 @@ async def test_an_agent_that_is_silent_is_given_up_when_its_vm_wants_no_cpu(tmp_
             _listen_for_agent(tmp_path),
             pytest.raises(DeadlineError, match="did not answer its first call"),
         ):
-            await _reach_agent(site, machine, virtiofsd, Line("vport://1024", (), str(tmp_path)))
+            await reach_agent(site, machine, virtiofsd, Line("vport://1024", (), str(tmp_path)))
     finally:
         await virtiofsd.stop()
         await machine.stop(timeout=0)
@@ -91,7 +93,7 @@ async def test_a_share_that_is_lost_while_the_agent_is_awaited_says_why(tmp_path
     try:
         with _listen_for_agent(tmp_path):
             line = Line("vport://1024", (), str(tmp_path))
-            reaching = asyncio.create_task(_reach_agent(_describe_site(tmp_path), machine, virtiofsd, line))
+            reaching = asyncio.create_task(reach_agent(_describe_site(tmp_path), machine, virtiofsd, line))
             os.kill(virtiofsd.pid, signal.SIGKILL)
             with pytest.raises(GuestError, match="virtiofsd was killed by signal 9"):
                 await asyncio.wait_for(reaching, 10)
