@@ -111,12 +111,15 @@ def test_layers_below_a_directory_of_the_host_are_disks_of_a_vm_that_shares_no_f
     daemon = with_upper_directories
     with daemon.configure(f'shared_fs = "{mode}"\n'):
         name = daemon.name("upper")
-        script = "grep ' / ' /proc/mounts | cut -d ' ' -f 3; ls /sys/block | grep -c ^sd; echo text > /new"
+        script = "grep ' / ' /proc/mounts | cut -d ' ' -f 3; ls /sys/block | grep -c ^sd; cat /placed; echo text > /new"
         done = daemon.run("run", "--runtime", RUNTIME, "--snapshotter", "erofs", IMAGE, name, "sh", "-c", script)
         assert (done.code, done.out) == (0, seen), done
         mounts = daemon.succeed("snapshots", "--snapshotter", "erofs", "mounts", "/here", name)
         [upper] = re.findall(r"upperdir=([^,\s]+)", mounts)
         assert (Path(upper) / "new").exists() == (mode == "virtio-fs")
+        (Path(upper) / "placed").write_text("by the host\n")
+        again = daemon.run("tasks", "start", name)
+        assert (again.code, again.out) == (0, f"{seen}by the host\n"), again
         daemon.succeed("containers", "rm", name)
 
 
