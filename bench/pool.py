@@ -60,10 +60,11 @@ def time_pool(pool: Runtime, bundle: Path) -> PoolStart:
             told = subprocess.run(pool.build_command("timeline", name), check=True, capture_output=True, text=True)
         finally:
             pool.call("delete", "--force", name)
-    if "taken from the pool" not in told.stdout:
-        raise RuntimeError(f"no VM was taken from the pool:\n{told.stdout}")
+    spans = _SPAN.findall(told.stdout)
+    if "taken from the pool" not in told.stdout or len(spans) != 2:
+        raise RuntimeError(f"no VM was taken from the pool, or its guest tells nothing:\n{told.stdout}")
     _wait_until_full(pool)
-    inside = sum(float(found) for found in _SPAN.findall(told.stdout)) / 1e3
+    inside = sum(float(milliseconds) for milliseconds in spans) / 1e3
     return PoolStart(whole, whole - inside, {phase.name: phase.ms / 1e3 for phase in phases})
 
 

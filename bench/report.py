@@ -36,8 +36,13 @@ def _read_version(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
 
 
-def build_report(seconds: Samples, memory: Mapping[str, float], machine: Mapping[str, str]) -> dict[str, Any]:
-    """Return the document. Ratios are of medians; what was not measured has no ratio."""
+def build_report(
+    seconds: Samples, memory: Mapping[str, float], machine: Mapping[str, str], absent: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the document. Ratios are of medians; what was not measured has no ratio.
+
+    `absent` says of each peer that was not measured why.
+    """
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     ratios = {}
     for name, (over, under) in {
@@ -47,7 +52,8 @@ def build_report(seconds: Samples, memory: Mapping[str, float], machine: Mapping
         "cold_over_bare_init": ("cold", "bare_init"),
         "pool_over_clone": ("pool", "clone"),
         "pool_over_floor": ("pool", "floor"),
-        "clone_over_runc": ("clone", "runc"),
+        **{f"clone_over_{peer}": ("clone", peer) for peer in ("runc", "crun", "runsc", "upstream")},
+        **{f"pool_over_{peer}": ("pool", peer) for peer in ("runc", "crun", "runsc", "upstream")},
         "stdout_over_runc": ("stdout_1gib", "runc_stdout_1gib"),
         "stdin_over_runc": ("stdin_1gib", "runc_stdin_1gib"),
         "veth_over_runc": ("veth_1gib", "runc_veth_1gib"),
@@ -72,6 +78,7 @@ def build_report(seconds: Samples, memory: Mapping[str, float], machine: Mapping
         "ratios": ratios,
         "memory": {f"{name}_mb": round(value, 1) for name, value in memory.items()},
         "machine": dict(machine),
+        "not_measured": dict(absent),
     }
 
 
@@ -89,4 +96,7 @@ def format_table(report: Mapping[str, Any]) -> str:
     lines += [f"| {name} | {value} |" for name, value in report["ratios"].items()]
     lines += ["", "| memory | MB |", "|---|---|"]
     lines += [f"| {name.removesuffix('_mb')} | {value} |" for name, value in report["memory"].items()]
+    if report["not_measured"]:
+        lines += ["", "| not measured | why |", "|---|---|"]
+        lines += [f"| {name} | {reason} |" for name, reason in report["not_measured"].items()]
     return "\n".join(lines)

@@ -44,7 +44,7 @@ def main() -> int:
         directory = Path(name)
         kata, runc = find_runtimes(directory)
         samples: dict[str, list[float]] = defaultdict(list)
-        setup = measure_starts(directory, kata, runc, options.runs, samples)
+        setup, absent = measure_starts(directory, kata, runc, options.runs, samples)
         memory = measure_crowds(directory, kata, setup, options.crowds, samples)
         memory["agent_in_guest"] = measure_agent(directory)
         kata.call("factory", "init")
@@ -53,7 +53,7 @@ def main() -> int:
         _measure_files(directory, (kata, runc), options, samples)
         sleeper = make_bundle(directory / "sleeper", ("sleep", "1000"))
         memory["shim_pss"] = _measure_engine(directory, sleeper / "rootfs", options, samples)
-        report = build_report(samples, memory, describe_machine())
+        report = build_report(samples, memory, describe_machine(), absent)
     write_report(report, options.output)
     crowds = {f"{size} at once": samples[f"clone_of_{size}"] for size in options.crowds}
     options.plot.write_text(draw_distributions(crowds))

@@ -41,6 +41,41 @@ def find_runtimes(directory: Path) -> tuple[Runtime, Runtime]:
     return kata, runc
 
 
+def find_peers(directory: Path, bundle: Path, own: Runtime) -> tuple[list[Runtime], dict[str, str]]:
+    """Return other runtimes of PATH that run a bundle here, and for each that does not, by its name, why."""
+    found: list[Runtime] = []
+    absent: dict[str, str] = {}
+    for name, program in (("crun", "crun"), ("runsc", "runsc"), ("upstream", "kata-runtime")):
+        path = _find_other(program, shutil.which(own.program))
+        if path is None:
+            absent[name] = f"no {program} on PATH" + (" but this project's" if program == "kata-runtime" else "")
+            continue
+        peer = Runtime(name, path, directory / name)
+        done = subprocess.run(
+            _build_run(peer, bundle),
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=_TIMEOUT,
+            check=False,
+        )
+        if done.returncode or not done.stdout:
+            said = done.stderr.strip().splitlines()
+            absent[name] = f"{path} refused: {said[-1] if said else f'exit status {done.returncode}'}"
+        else:
+            found.append(peer)
+    return found, absent
+
+
+def _find_other(program: str, own: str | None) -> str | None:
+    """Return the first program of this name on PATH that is not our own, nor another installation of it."""
+    for place in os.get_exec_path():
+        path = os.path.join(place, program)
+        if os.access(path, os.X_OK) and path != own and b"from kata.cli.main" not in Path(path).read_bytes()[:4096]:
+            return path
+    return None
+
+
 def name_container() -> str:
     return f"bench-{os.getpid()}-{next(_numbers)}"
 

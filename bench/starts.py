@@ -10,7 +10,7 @@ from bench.crowd import measure_crowd
 from bench.floor import Setup, prepare_floor, time_boot, time_restore
 from bench.guest import build_initrd, time_bare_init
 from bench.pool import close_pool, open_pool, time_pool
-from bench.runtime import Runtime, create_container, time_first_output
+from bench.runtime import Runtime, create_container, find_peers, time_first_output
 from kata.observe.timeline import read_phases
 from kata.sandbox.store import find_sandbox_dir
 
@@ -22,8 +22,13 @@ _TYPICAL = 10
 _PROJECT = Path(__file__).resolve().parent.parent
 
 
-def measure_starts(directory: Path, kata: Runtime, runc: Runtime, runs: int, samples: Samples) -> Setup:
-    """Measure one start after the other, of each kind by turns, and what of it is QEMU's own."""
+def measure_starts(
+    directory: Path, kata: Runtime, runc: Runtime, runs: int, samples: Samples
+) -> tuple[Setup, dict[str, str]]:
+    """Measure one start after the other, of each kind by turns, and what of it is QEMU's own.
+
+    Return the configurations, and which peers were not measured, with the reason.
+    """
     initrd = build_initrd(directory)
     bundle = make_bundle(directory / "word", ("sh", "-c", "echo word"))
     setup = prepare_floor(directory, _PROJECT / "src/kata")
@@ -31,6 +36,7 @@ def measure_starts(directory: Path, kata: Runtime, runc: Runtime, runs: int, sam
     clone.call("factory", "init")
     pool = open_pool(kata, setup.clone)
     staying = make_bundle(directory / "staying", ("sh", "-c", "echo word; exec sleep 1000"))
+    peers, absent = find_peers(directory, bundle, kata)
     for number in range(runs):
         print(f"starts: {number + 1} of {runs}", file=sys.stderr, flush=True)
         samples["bare_init"].append(time_bare_init(directory, initrd))
@@ -46,12 +52,13 @@ def measure_starts(directory: Path, kata: Runtime, runc: Runtime, runs: int, sam
         samples["pool_beyond_creation"].append(pooled.beyond)
         for phase, seconds in pooled.phases.items():
             samples[f"pool: {phase}"].append(seconds)
-        samples["runc"].append(time_first_output(runc, bundle))
+        for peer in (runc, *peers):
+            samples[peer.name].append(time_first_output(peer, bundle))
         for kind, runtime in (("cold", cold), ("clone", clone)):
             for phase, seconds in _time_phases(runtime, bundle).items():
                 samples[f"{kind}: {phase}"].append(seconds)
     close_pool(pool)
-    return setup
+    return setup, absent
 
 
 def _time_phases(runtime: Runtime, bundle: Path) -> dict[str, float]:

@@ -27,7 +27,7 @@ def measured(engine: Engine, kata: Runtime) -> tuple[Setup, dict[str, list[float
     samples: dict[str, list[float]] = defaultdict(list)
     directory = engine.directory / "bench"
     directory.mkdir()
-    return measure_starts(directory, kata, find_runtimes(directory)[1], _RUNS, samples), samples
+    return measure_starts(directory, kata, find_runtimes(directory)[1], _RUNS, samples)[0], samples
 
 
 @pytest.mark.timeout(400)
