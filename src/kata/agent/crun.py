@@ -6,6 +6,7 @@ is one byte into the fifo on which the process waits; signals, freezing and remo
 
 import asyncio
 import contextlib
+import fcntl
 import os
 from typing import Protocol
 
@@ -13,9 +14,11 @@ from kata.agent.reaper import Reaper
 from kata.agent.spans import SPANS
 from kata.errors import HostError
 from kata.sys.file import read_text
+from kata.sys.program import find_program
 from kata.sys.tree import remove_tree
 
 _STATE = "/run/crun"
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 class Runtime(Protocol):
@@ -49,6 +52,7 @@ class Crun:
         self._reaper = reaper
         self._timeout = timeout
         self._pivot = pivot
+        self._program = ""
 
     async def create(
         self, container_id: str, bundle: str, stdio: tuple[int, int, int], console: str | None
@@ -109,12 +113,31 @@ class Crun:
         null = -1 if stdio else os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             with SPANS.measure(f"crun {arguments[0]}"):
-                status = await self._reaper.run(argv, stdio=stdio or (null, null, null), timeout=self._timeout)
+                self._program = self._program or seal_program("crun")
+                streams = stdio or (null, null, null)
+                status = await self._reaper.run(argv, stdio=streams, timeout=self._timeout, program=self._program)
         finally:
             if null >= 0:
                 os.close(null)
         if status:
             raise HostError(f"crun {arguments[0]} {arguments[-1]}: {read_reason(log) or f'exit status {status}'}")
+
+
+def seal_program(name: str) -> str:
+    """Return a path of a program's copy in memory that nobody can write to, as long as this process lives.
+
+    crun runs itself from such a copy, so that no container can reach and change the file that it was started from
+    (CVE-2019-5736), unless it finds that it is one: then it is linked once and not twice. Sources: memfd_create(2),
+    fcntl(2), `is_self_cloned` of libcrun. Without the program its name is returned, for an error that says so.
+    """
+    path = find_program(name)
+    if path is None:
+        return name
+    copy = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open(path, "rb") as file, open(os.dup(copy), "wb") as sealed:
+        sealed.write(file.read())
+    fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _SEALS)
+    return f"/proc/self/fd/{copy}"
 
 
 def read_reason(log: str) -> str:

@@ -72,22 +72,30 @@ class Reaper:
             if not self._expecting:
                 self._strangers.clear()
 
-    def spawn(self, argv: list[str], *, stdio: tuple[int, int, int]) -> "tuple[int, asyncio.Future[int]]":
+    def spawn(
+        self, argv: list[str], *, stdio: tuple[int, int, int], program: str = ""
+    ) -> "tuple[int, asyncio.Future[int]]":
         """Start a program with three descriptors of ours, in a session of its own. Return its pid and status.
 
-        Every other descriptor of the agent is close-on-exec. Raise HostError when it cannot be started.
+        Every other descriptor of the agent is close-on-exec. `program` is the file, where it is not what `argv` names.
+        Raise HostError when it cannot be started.
         """
-        return self._spawn(argv, [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(stdio)])
+        actions: list[tuple[object, ...]] = [
+            (os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(stdio)
+        ]
+        return self._spawn(argv, actions, program)
 
     def spawn_on_terminal(self, argv: list[str], terminal: str) -> "tuple[int, asyncio.Future[int]]":
         """Start a program whose controlling terminal is the device node: the first that a new session opens."""
         opened = (os.POSIX_SPAWN_OPEN, 0, terminal, os.O_RDWR, 0)
         return self._spawn(argv, [opened, (os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)])
 
-    def _spawn(self, argv: list[str], actions: "list[tuple[object, ...]]") -> "tuple[int, asyncio.Future[int]]":
+    def _spawn(
+        self, argv: list[str], actions: "list[tuple[object, ...]]", program: str = ""
+    ) -> "tuple[int, asyncio.Future[int]]":
         try:
             pid = os.posix_spawnp(
-                argv[0],
+                program or argv[0],
                 argv,
                 os.environ,
                 file_actions=actions,
@@ -99,9 +107,9 @@ class Reaper:
             raise HostError(f"{argv[0]} cannot be started in the guest: {error.strerror}") from error
         return pid, self.watch(pid)
 
-    async def run(self, argv: list[str], *, stdio: tuple[int, int, int], timeout: float) -> int:
+    async def run(self, argv: list[str], *, stdio: tuple[int, int, int], timeout: float, program: str = "") -> int:
         """Run a program to its end and return its status. It is killed when it takes over `timeout` seconds."""
-        pid, status = self.spawn(argv, stdio=stdio)
+        pid, status = self.spawn(argv, stdio=stdio, program=program)
         try:
             async with asyncio.timeout(timeout):
                 return await asyncio.shield(status)
