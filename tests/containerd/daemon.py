@@ -182,8 +182,12 @@ class Containerd:
             self.succeed("run", "-d", "--runtime", runtime, *flags, IMAGE, name, *words, timeout=timeout)
             yield name
         finally:
-            self.run("tasks", "delete", "--force", name)
-            self.run("containers", "rm", name)
+            self.remove(name)
+
+    def remove(self, container: str) -> None:
+        """Take a container away, in whatever state it is, if it is there."""
+        self.run("tasks", "delete", "--force", container)
+        self.run("containers", "rm", container)
 
     def execute(self, container: str, *words: str, flags: tuple[str, ...] = (), stdin: str | None = None) -> Done:
         return self.run("tasks", "exec", "--exec-id", self.name("exec"), *flags, container, *words, stdin=stdin)

@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata.sandbox.container import Container
     from kata.sandbox.network import PodNamespace
+    from kata.sandbox.restoring import Origin
     from kata.sandbox.sandbox import Sandbox
 
 
@@ -65,10 +66,12 @@ class Pod:
         *,
         lasting: bool = False,
         disks: int = 0,
+        origin: "Origin | None" = None,
     ) -> "Sandbox":
         """Begin to start the VM for the container of `bundle`; for those after it, return the same sandbox.
 
         A `lasting` one stays until `close`, also without containers. `disks` is how many hold the container's root.
+        With an `origin` the VM goes on from that.
         Raise ExistsError where another daemon has a
         sandbox of this name.
         """
@@ -98,7 +101,7 @@ class Pod:
                 files=HostFiles(self._mounts),
             )
             self._follower = asyncio.create_task(self._follow(self._sandbox, directory, lock))
-            self._sandbox.start(bundle, config, namespace, lasting=lasting, disks=disks)
+            self._sandbox.start(bundle, config, namespace, lasting=lasting, disks=disks, origin=origin)
             self.is_lasting = lasting
             write_word(f"{bundle}/monitor_address", f"unix://{self._sandbox.management.path}")
         return self._sandbox

@@ -57,3 +57,13 @@ def test_a_memory_that_is_saved_and_copied_is_the_same(writes: list[tuple[int, b
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def test_a_copy_of_a_file_without_holes_has_them_again(memory: int, tmp_path: Path) -> None:
+    content = bytearray(_PAGES * _PAGE)
+    content[20 * _PAGE : 20 * _PAGE + 5] = b"alone"
+    (tmp_path / "dense").write_bytes(content)
+    with (tmp_path / "dense").open("rb") as file:
+        assert copy_memory(file.fileno(), memory) == 1 << 16
+    assert os.pread(memory, len(content), 0) == content
+    assert os.fstat(memory).st_blocks * 512 == 1 << 16

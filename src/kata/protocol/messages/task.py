@@ -136,6 +136,16 @@ class CheckpointTaskRequest(Message):
     options: Any | None = message(3, Any)
 
 
+CHECKPOINT_OPTIONS_TYPE = "containerd.runc.v1.CheckpointOptions"
+
+
+class CheckpointOptions(Message):
+    """What clients say for any runtime. `exit` ends the task; `image_path` is where to save it."""
+
+    exit: bool = boolean(1)
+    image_path: str = string(8)
+
+
 class UpdateTaskRequest(Message):
     id: str = string(1)
     resources: Any | None = message(2, Any)
