@@ -22,6 +22,10 @@ from watch import wait_for_file
 
 _COUNTER = "n=0; while true; do n=$((n+1)); echo $n; usleep 20000; done"
 _ECHO = "while read -r line; do n=$((n+1)); echo $n $line; [ $line = end ] && exit 7; done"
+_FACTS = (
+    "cat /proc/sys/kernel/random/boot_id /etc/machine-id; hostname; cat /sys/class/net/eth0/address; "
+    "head -c 8 /dev/urandom | od -An -tx8"
+)
 _UNSHARED = 'shared_fs = "none"\n'
 
 
@@ -120,10 +124,12 @@ def test_a_container_in_the_foreground_is_written_to_and_tells_its_exit_code(uns
 
 def test_the_page_holds_word_for_word(unshared: Engine, tmp_path: Path) -> None:
     name = unshared.name("page")
-    script = "n=0; while true; do n=$((n+1)); echo $n > /n; usleep 20000; done"
+    script = "n=0; while true; do n=$((n+1)); echo $n > /m; mv /m /n; usleep 20000; done"
     (tmp_path / "counter").symlink_to(unshared.make_bundle(name, ["sh", "-c", script]))
-    shown = follow(find_block("checkpoint", "restore"), tmp_path, {"kata-runtime": unshared.command()})
-    assert int(shown) > 0
+    commands = find_block("checkpoint", "kata-runtime restore") + find_block("checkpoint", "kata-runtime fork")
+    shown = follow(commands, tmp_path, {"kata-runtime": unshared.command()}).split()
+    assert {"first-1", "first-2"} < set(shown)
+    assert all(int(word) > 0 for word in shown if not word.startswith("first-"))
 
 
 def test_two_that_go_on_from_one_checkpoint_draw_other_numbers(unshared: Engine, tmp_path: Path) -> None:
@@ -281,3 +287,52 @@ def test_only_one_checkpoint_is_made_at_a_time_and_it_outlives_its_command(unsha
         unshared.succeed("delete", "--force", held.id)
         assert not (place / ".making").exists()
         assert not (place / "checkpoint.json").exists()
+
+
+def read_counter(held: Container) -> int:
+    """Return the number that is in /n, which is empty in the moment in which it is written."""
+    return int(held.ask("sh", "-c", 'until n=$(cat /n) && [ "$n" ]; do :; done; echo $n'))
+
+
+def test_copies_of_a_running_container_go_on_from_it_and_have_nothing_of_its_own(
+    unshared: Engine, tmp_path: Path
+) -> None:
+    image = make_image(tmp_path, "ext4")
+    script = (
+        "echo 00112233445566778899aabbccddeeff > /etc/machine-id; n=0; while true; do n=$((n+1)); echo $n > /n; done"
+    )
+    with contextlib.ExitStack() as stack:
+        nets = [stack.enter_context(make_pod_network(f"{unshared.token}-{name}")) for name in ("parent", "child")]
+        change = combine(set_root(image), nets[0].join, grant(*ALL_CAPABILITIES))
+        held = stack.enter_context(unshared.hold("sh", "-c", script, change=change))
+        held.await_success("test $(cat /n) -gt 20")
+        names = [f"{held.id}-a", f"{held.id}-b"]
+        for name in names:
+            stack.callback(unshared.run, "delete", "--force", name)
+        before = read_counter(held)
+        flags = ("--netns", nets[1].path, "--netns", "/run/netns/missing")
+        broken = unshared.run("fork", *flags, held.id, *names)
+        assert broken.code
+        assert "/run/netns/missing cannot be opened" in broken.err
+        assert broken.text.split() == [names[0]]
+        unshared.succeed("delete", "--force", names[0])
+        assert sorted(unshared.succeed("fork", "-n", "2", held.id).split()) == [f"{held.id}-1", f"{held.id}-2"]
+        for name in (f"{held.id}-1", f"{held.id}-2"):
+            unshared.succeed("delete", "--force", name)
+        unshared.succeed("fork", "--netns", nets[1].path, "--output", str(tmp_path), held.id, names[0])
+        copy = replace(held, id=names[0])
+        copy.ask("ping", "-c", "1", "-W", "5", "10.5.0.1")
+        facts = [one.ask("sh", "-c", _FACTS).splitlines() for one in (held, copy)]
+        assert all(len(lines) == 5 for lines in facts), facts
+        assert [mine for mine, other in zip(*facts, strict=True) if mine == other] == []
+        assert facts[1][2] == names[0]
+        assert facts[1][3] == find_address(nets[1].pod).strip()
+        assert min(map(read_counter, (held, copy))) > before
+        copy.ask("sh", "-c", "echo of the copy > /mine; echo said > /proc/1/fd/1")
+        wait_until(lambda: (tmp_path / f"{copy.id}.log").read_text() == "said\n")
+        assert held.execute("cat", "/mine").code
+        again = unshared.succeed("fork", copy.id).strip()
+        stack.callback(unshared.run, "delete", "--force", again)
+        assert replace(held, id=again).ask("cat", "/mine") == "of the copy\n"
+    assert not [path for path in Path("/var/lib/kata-containers/copies").iterdir() if unshared.token in path.name]
+    assert read_file(image, "/mine") == ""

@@ -7,6 +7,7 @@ systemd-nspawn does it. What a process has read before it keeps.
 import os
 import re
 import socket
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -62,7 +63,7 @@ def _cover(pid: int, path: str, text: str) -> None:
 
     def attach() -> None:
         with suppress(FileNotFoundError):
-            place = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            place = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 if path == _BOOT_ID or _holds_id(place):
                     mount.attach_tree(tree, place, readonly=True)
@@ -77,9 +78,5 @@ def _cover(pid: int, path: str, text: str) -> None:
 
 
 def _holds_id(place: int) -> bool:
-    """Say whether a file is a machine id: an empty one, or a link, tells that the container has none of its own."""
-    try:
-        with open(f"/proc/self/fd/{place}", "rb") as file:
-            return _ID.fullmatch(file.read(64)) is not None
-    except OSError:
-        return False
+    """Say whether a file is a machine id: an empty one tells that the container has none of its own."""
+    return stat.S_ISREG(os.fstat(place).st_mode) and _ID.fullmatch(os.read(place, 64)) is not None

@@ -14,6 +14,10 @@ from kata.errors import StateError, UnsupportedError
 from kata.protocol.messages.sandbox import CheckpointRequest
 from kata.protocol.messages.types import Empty
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata.cli.records import Record
+
 _DEFAULT = "checkpoint"
 _REFUSED = ("pre-dump", "parent-path", "lazy-pages", "page-server")
 
@@ -21,17 +25,21 @@ _REFUSED = ("pre-dump", "parent-path", "lazy-pages", "page-server")
 def run_checkpoint(invocation: Invocation) -> int:
     _refuse_parts(invocation)
     record = read_record(invocation.root, invocation.arguments[0])
-    request = CheckpointRequest(
-        container_id=record["id"],
-        directory=_find_directory(invocation),
-        leave_running=invocation.switch("leave-running"),
-    )
+    directory, leave_running = _find_directory(invocation), invocation.switch("leave-running")
+    ask_for_checkpoint(invocation, record, directory, leave_running=leave_running)
+    return 0
+
+
+def ask_for_checkpoint(invocation: Invocation, record: Record, directory: str, *, leave_running: bool) -> None:
+    """Have the daemon save a container to a directory. Raise StateError where nobody runs it, and what that raises."""
+    if record.get("namespace"):
+        raise UnsupportedError(f"container {record['id']} is containerd's", hint="ctr tasks checkpoint saves it")
+    request = CheckpointRequest(container_id=record["id"], directory=directory, leave_running=leave_running)
     try:
         with open_service(invocation.root, record["sandbox"]) as service:
             service.call("Checkpoint", request, Empty, timeout=CREATE_TIMEOUT)
     except ServiceGoneError:
         raise StateError("container not running") from None
-    return 0
 
 
 def run_restore(invocation: Invocation) -> int:

@@ -220,6 +220,21 @@ COMMANDS = {
                 Flag("no-pivot", "switch", "accepted: the guest has entered the root file system before"),
             ),
         ),
+        Command(
+            "fork",
+            "start copies of a running container, each in a VM of its own, which begin where it is",
+            f"{_ID} [<new-id>...]",
+            1,
+            -1,
+            "fork:run_fork",
+            (
+                Flag("count", "number", "how many, where no new ids are given (default: 1)", "n", "0"),
+                Flag(
+                    "output", "text", "directory for a file ID.log of what each copy writes (default: it goes nowhere)"
+                ),
+                Flag("netns", "list", "network namespace of a copy, once for each (default: a new one, with loopback)"),
+            ),
+        ),
         Command("pause", "suspend all processes of a container", _ID, 1, 1, "control:run_pause"),
         Command("resume", "let the processes of a paused container go on", _ID, 1, 1, "control:run_resume"),
         Command(

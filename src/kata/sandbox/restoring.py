@@ -21,6 +21,7 @@ from kata.sandbox.checkpoint import (
     verify_machine,
 )
 from kata.sandbox.container import Bundle
+from kata.sandbox.copyfolder import find_folder
 from kata.sandbox.description import describe_saved
 from kata.sandbox.disk import HeldDisk, find_disks, find_node
 from kata.sandbox.diskroot import OfferedRoot
@@ -34,9 +35,6 @@ from kata.sandbox.volume import take_direct_volumes
 from kata.storage.claim import claim_disk
 from kata.storage.pack import CACHE
 from kata.sys.sparsefile import copy_blocks, restore_blocks
-
-COPIES = "/var/lib/kata-containers/copies"
-"""Where a copy of a sandbox that goes on has its own copies of that one's disks."""
 
 _GONE = "gone-"
 _SUFFIX = ".erofs"
@@ -69,6 +67,8 @@ async def restore_sandbox(
     Raise what reading and verifying it raises, StateError for disks that are in use, StartError.
     """
     directory = origin.directory
+    if origin.copy:  # the bundle is in it too, and goes with the sandbox
+        record_resource(site.directory, Kind.TREE, find_folder(site.id))
     checkpoint = read_checkpoint(directory)
     with site.timeline.measure("probe host"):
         host = probe_host(site)
@@ -226,11 +226,9 @@ def _copy_to(saved: int, path: str) -> None:
 
 
 def _copy_disk(site: Site, disk: SavedDisk, saved: int) -> str:
-    folder = f"{COPIES}/{site.id}"
-    record_resource(site.directory, Kind.TREE, folder)
-    os.makedirs(folder, 0o700, exist_ok=True)
-    _copy_to(saved, f"{folder}/{disk.file}")
-    return f"{folder}/{disk.file}"
+    path = f"{find_folder(site.id)}/{disk.file}"
+    _copy_to(saved, path)
+    return path
 
 
 def make_identity(hostname: str) -> Identity:
