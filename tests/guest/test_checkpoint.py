@@ -78,7 +78,8 @@ def test_a_counter_goes_on_where_it_was_and_not_a_line_of_it_is_lost(unshared: E
         save_and_delete(held, place)
         before = [int(line) for line in held.out.read_text().split()]
         assert before == list(range(1, len(before) + 1))
-        assert {path.name for path in place.iterdir()} == {"checkpoint.json", "disk-0", "memory", "state"}
+        names = {"checkpoint.json", "disk-0", "inventory.img", "memory", "state"}
+        assert {path.name for path in place.iterdir()} == names
         assert {path.stat().st_mode & 0o777 for path in place.iterdir()} == {0o600}
         assert place.stat().st_mode & 0o777 == 0o700
         with restore(held, place) as restored:

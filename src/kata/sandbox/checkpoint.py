@@ -2,6 +2,7 @@
 
 <directory>/memory, state    what the driver saved of the VM
 <directory>/disk-N           what a disk of the container held
+<directory>/inventory.img    for Podman, which looks for a file of this name
 <directory>/checkpoint.json  what tells of it; it is put there last, so a directory that has it is whole
 """
 
@@ -20,6 +21,9 @@ from kata.sys.sparsefile import sum_blocks
 VERSION = 1
 MAKING = ".making"
 _DESCRIPTION = "checkpoint.json"
+_MARK = "inventory.img"
+"""Of CRIU's files the one by which Podman tells that a checkpoint is complete (libpod's `restore`)."""
+
 DISK = "disk-"
 _DRIVERS_OWN = ("memory", "state")
 _WRITABLE_BY_OTHERS = 0o022
@@ -114,6 +118,7 @@ def publish_checkpoint(making: str, directory: str, checkpoint: Checkpoint) -> N
         os.chmod(f"{making}/{name}", 0o600)
     for name in names:
         os.rename(f"{making}/{name}", f"{directory}/{name}")
+    replace_file(f"{directory}/{_MARK}", "This is no image of CRIU's, but a checkpoint of kata-runtime.\n")
     replace_file(f"{directory}/{_DESCRIPTION}", json.dumps({"version": VERSION, **_describe(checkpoint)}))
     os.rmdir(making)
 

@@ -74,7 +74,7 @@ def test_what_was_published_is_read_and_true(tmp_path: Path) -> None:
     verify_disks(str(folder), found)
     verify_machine(str(folder), found, made.identity, (str(tmp_path / "kernel"),))
     make_checkpoint(folder)  # in its place
-    assert sorted(os.listdir(folder)) == ["checkpoint.json", "memory", "state"]
+    assert sorted(os.listdir(folder)) == ["checkpoint.json", "inventory.img", "memory", "state"]
 
 
 @pytest.mark.parametrize(
