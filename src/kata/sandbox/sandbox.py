@@ -3,9 +3,7 @@
 import asyncio
 import os
 import signal
-import stat
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kata.config.annotations import apply_annotations
@@ -24,34 +22,28 @@ from kata.sandbox import store
 from kata.sandbox.attach import Attachments
 from kata.sandbox.clock import GuestClock
 from kata.sandbox.container import Bundle, Container, name_moment, read_bundle
-from kata.sandbox.disk import Disks, VmDisks, find_disks
-from kata.sandbox.diskroot import DiskRoot, OfferedRoot, describe_image, pack_root
+from kata.sandbox.disk import find_disks
+from kata.sandbox.diskroot import DiskRoot, OfferedRoot
 from kata.sandbox.guest import LOST_STATUS
 from kata.sandbox.guestsandbox import describe_sandbox, find_host_name
 from kata.sandbox.hostfiles import HostFiles
 from kata.sandbox.iommugroup import find_groups
-from kata.sandbox.kubelet import list_published
-from kata.sandbox.ledger import Kind, record_resource, release_resources
+from kata.sandbox.ledger import release_resources
 from kata.sandbox.management import Management
 from kata.sandbox.network import PodNamespace, SandboxNetwork
 from kata.sandbox.oom import OomNews, set_oom_scores
-from kata.sandbox.places import PUBLISHED
 from kata.sandbox.plan import Passed, Sockets
 from kata.sandbox.podcgroups import PodCgroups
 from kata.sandbox.portforward import PortForward
-from kata.sandbox.publisher import Place, Publisher
-from kata.sandbox.scratch import ScratchVolume, count_scratch_volumes, take_scratch_volumes
+from kata.sandbox.provision import Provisioner
+from kata.sandbox.scratch import count_scratch_volumes
 from kata.sandbox.site import Site
 from kata.sandbox.states import SandboxState, Status, move_sandbox
-from kata.sandbox.translation import Translation, add_pod_mounts, take_root_from_disks
 from kata.sandbox.vm import SandboxVm, start_vm
-from kata.sandbox.volume import DirectVolume, count_direct_volumes, take_direct_volumes
-from kata.storage.directvolume import find_note, forget_sandbox, note_sandbox
+from kata.sandbox.volume import count_direct_volumes
 
 if TYPE_CHECKING:
     from kata.sandbox.checkpoint import Checkpoint
-    from kata.sandbox.copies import Copies, Visit
-    from kata.sandbox.passthrough import HostGroups
     from kata.sandbox.resizing import Resizing
     from kata.sandbox.restoring import Origin, Restored
 
@@ -104,13 +96,11 @@ class Sandbox:
         self.durations = durations or Durations()
         self.management = Management(self, log)
         self._vm: SandboxVm | None = None
-        self._disks: VmDisks | None = None
-        self._copies: Copies | None = None
+        self._provisioner: Provisioner | None = None
         self._started: asyncio.Task[SandboxVm] | None = None
         self._followers: list[asyncio.Task[None]] = []
         self._reserved: set[str] = set()
         self._forwarding: PortForward | None = None
-        self._publisher: Publisher | None = None
         self._cgroups = PodCgroups(self.id, self.directory)
         self._stopped: asyncio.Task[None] | None = None
         self._creations: dict[str, asyncio.Task[None]] = {}
@@ -186,11 +176,7 @@ class Sandbox:
             vm = self._restored.vm
         self._vm = vm
         self.network.locate(vm.places)
-        self._disks = VmDisks(vm.machine, self._config.hypervisor)
-        if vm.share is None:
-            from kata.sandbox.copies import Copies  # noqa: PLC0415 - for VMs that share no files
-
-            self._copies = Copies(vm.guest, self._log)
+        self._provisioner = Provisioner(site, vm, self._files, self._pod_mounts)
         if vm.size.most_vcpus:
             from kata.sandbox.resizing import Resizing  # noqa: PLC0415 - most VMs keep their size
 
@@ -230,17 +216,14 @@ class Sandbox:
 
             ports += count_devices(groups, self._config)
         known = len(find_disks(first.spec)) + count_direct_volumes(first.spec)
-        known += count_scratch_volumes(first.spec) if self._has_scratch_disks else 0
+        if self._config.runtime.emptydir_mode == SCRATCH_ON_DISK:
+            known += count_scratch_volumes(first.spec)
         return Sockets(
             ports=ports + (self._config.hypervisor.pcie_root_port if is_open or links else 0),
             disks=disks + known + (not disks and root),
             roots=_POD_ROOTS if is_open else 0 if root else 1,
             more=is_open,
         )
-
-    @property
-    def _has_scratch_disks(self) -> bool:
-        return self._config.runtime.emptydir_mode == SCRATCH_ON_DISK
 
     def _configure(self, path: str | None, spec: dict[str, Any]) -> Configuration:
         """Read the configuration, with what of it the annotations of the sandbox's first container may change."""
@@ -345,56 +328,6 @@ class Sandbox:
         if not self.is_used():
             await self.stop()
 
-    def _takes_disks(self, root: DiskRoot, pid: int) -> bool:
-        """Say whether the guest mounts a root from its disks.
-
-        With the upper layer in a directory, what is written belongs there, as the engine looks for it. Without shared
-        files it cannot get there, and the disks are as good as a copy of all layers as long as the directory is empty.
-        """
-        if self._config.hypervisor.disable_block_device_use or not root.directory:
-            return not self._config.hypervisor.disable_block_device_use
-        return self._copies is not None and not self._files.visit(pid, partial(os.listdir, root.directory))
-
-    async def _find_root(self, bundle: Bundle, pid: int, offered: OfferedRoot | None) -> DiskRoot | None:
-        """Return the disks that a container's root is on, None for a directory of its bundle."""
-        if offered is not None:
-            if self._takes_disks(offered.disks, pid):
-                return offered.disks
-            offered.mount()
-        descriptor = self._files.open(pid, bundle.rootfs, os.O_RDONLY, local=True)
-        try:
-            readonly = bool(bundle.spec["root"].get("readonly"))
-            if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
-                return describe_image(bundle.rootfs, descriptor, readonly=readonly)
-            if self._copies is None:
-                return None
-            with self.timeline.measure("pack root"):
-                return await pack_root(bundle.rootfs, descriptor)
-        finally:
-            os.close(descriptor)
-
-    def _open_groups(self, vm: SandboxVm, translation: Translation, container: str) -> "HostGroups | None":
-        if not translation.groups:
-            return None
-        from kata.sandbox.passthrough import HostGroups  # noqa: PLC0415 - few containers have one
-
-        return HostGroups(vm.machine, self._config, self.directory, self.id, container)
-
-    def _translate(
-        self, bundle: Bundle, container_id: str, pid: int, root: DiskRoot | None
-    ) -> tuple[Translation, tuple[DirectVolume, ...], tuple[ScratchVolume, ...]]:
-        """Return what a container's spec comes to, and the volumes of it that are disks."""
-        translation = add_pod_mounts(self._files.translate(bundle, container_id, pid), self._pod_mounts)
-        if root is not None:
-            translation = take_root_from_disks(translation, root, container_id)
-        translation, volumes = take_direct_volumes(translation)
-        scratch: tuple[ScratchVolume, ...] = ()
-        if self._has_scratch_disks:
-            translation, scratch = take_scratch_volumes(translation, partial(self._files.visit, pid))
-        if self._config.runtime.disable_guest_seccomp and translation.spec.Linux is not None:
-            translation.spec.Linux.Seccomp = None
-        return translation, volumes, scratch
-
     def _make_record(self, container_id: str, bundle: Bundle, pid: int) -> store.ContainerRecord:
         return store.ContainerRecord(
             id=container_id,
@@ -411,31 +344,25 @@ class Sandbox:
     async def _create(
         self, vm: SandboxVm, container_id: str, bundle: Bundle, pid: int, offered: OfferedRoot | None
     ) -> None:
+        assert self._provisioner is not None
+        provisioner = self._provisioner
         restored, self._restored = self._restored, None
-        root = DiskRoot(()) if restored else await self._find_root(bundle, pid, offered)
+        root = DiskRoot(()) if restored else await provisioner.find_root(bundle, pid, offered)
         name = container_id
         if restored is not None:
             name = vm.guest.names[container_id] = restored.checkpoint.container.name
-        translation, volumes, scratch = self._translate(bundle, name, pid, root)
+        prepared = provisioner.prepare(bundle, name, pid, root)
         attachment = await self._attachments.take(container_id, "", timeout=_STAND_IN_TIMEOUT)
         try:
-            assert self._disks is not None
             record = self._make_record(container_id, bundle, pid)
-            disks = Disks(self._disks, container_id, partial(self._files.open, pid))
-            shared, home = translation.shared, self.network.home
-            groups = self._open_groups(vm, translation, container_id)
-            container = Container(self._root, vm.guest, bundle, record, shared, home, disks, volumes, scratch, groups)
+            container = provisioner.make_container(bundle, record, prepared, self.network.home)
         except BaseException:
             attachment.finish(None)
             raise
         self.containers[container_id] = container
         try:
             self._cgroups.add_container(container)
-            for volume in volumes:
-                record_resource(self.directory, Kind.FILE, find_note(volume.path, self.id))
-                note_sandbox(volume.path, self.id)
-            with self.timeline.measure("share files"):
-                translation, published = await self._give_files(vm, translation, container, pid)
+            translation, published = await provisioner.give(container, prepared.translation)
             if self._resizing is not None:
                 with self.timeline.measure("resize"):
                     await self._resizing.fit()
@@ -444,9 +371,7 @@ class Sandbox:
                     await container.create(translation, attachment)
                 else:
                     await container.adopt(restored.disks, attachment, paused=restored.checkpoint.container.paused)
-            if published:
-                self._publisher = self._publisher or Publisher(vm.guest, self._log)
-                self._publisher.follow(container_id, published)
+            provisioner.follow(container, published)
             await self._place_vcpus(vm)
             set_oom_scores(vm.list_pids(), self.containers.values())
         except BaseException:
@@ -455,33 +380,6 @@ class Sandbox:
             raise
         finally:
             self.timeline.write()
-
-    async def _give_files(
-        self, vm: SandboxVm, translation: Translation, container: Container, pid: int
-    ) -> tuple[Translation, list[Place]]:
-        """Share with the guest what a container has of the host, or copy it; return what is published of it."""
-        published: list[Place] = []
-        if vm.share is not None:
-            published = list_published(translation.storages, vm.share.mounts)
-            self._files.put_into(vm.share, translation.shared, pid, container.id)
-            if published:
-                vm.share.make_directory(PUBLISHED)
-        elif self._copies is not None:
-            visit = partial(self._files.visit, pid)
-            translation = await self._copies.put(translation, container.id, visit)
-            container.farewell = self._find_farewell(translation, container.id, vm, visit)
-        return translation, published
-
-    def _find_farewell(
-        self, translation: Translation, container_id: str, vm: SandboxVm, visit: "Visit"
-    ) -> Callable[[], Awaitable[None]] | None:
-        """Return what takes a container's termination message to the host, None where it has none."""
-        from kata.sandbox.termination import TerminationMessage, find_message_file  # noqa: PLC0415 - as for copies
-
-        path = find_message_file(translation.spec, translation.shared)
-        if not path:
-            return None
-        return TerminationMessage(vm.guest, container_id, path, partial(visit, local=False), self._log).take_back
 
     async def update_container(self, container_id: str, resources: dict[str, Any]) -> None:
         """Change a container's limits; `resources` is OCI's object. Raise StateError, UsageError, GuestError.
@@ -627,23 +525,13 @@ class Sandbox:
         """Drop what the host holds for one container. Without a VM, the sandbox's end releases the share."""
         self.containers.pop(container.id, None)
         container.forget(LOST_STATUS)
-        if self._publisher is not None:
-            self._publisher.forget(container.id)
         self._cgroups.leave_by_container(container)
-        held = {volume.path for other in self.containers.values() for volume in other.volumes}
-        for volume in container.volumes:
-            if volume.path not in held:
-                forget_sandbox(volume.path, self.id)
+        assert self._provisioner is not None
+        self._provisioner.forget(container, self.containers.values())
         if vm is not None:
             if self._resizing is not None and self.is_used():
                 await self._resizing.shrink()
-            try:
-                if vm.share is not None:
-                    container.unshare(vm.share)
-                elif self._copies is not None:
-                    await self._copies.remove(container.id)
-            except KataError as error:
-                self._log.write("error", f"the files of container {container.id} stay shared", error=str(error))
+            await self._provisioner.take_back(container)
             await self._cgroups.remove_container(container)
             if self._stopped is None:
                 self._cgroups.forget_gone()
@@ -682,21 +570,20 @@ class Sandbox:
             await asyncio.wait({self._started})
             if not self._started.cancelled():
                 self._started.exception()  # whoever waits for the start hears of it; nobody has to
-        if self._copies is not None:
-            self._copies.close()
+        vm, provisioner = self._vm, self._provisioner
+        if provisioner is not None:
+            provisioner.stop_following()
         for container in list(self.containers.values()):
             await self._forget(container, None)
-        if self._publisher is not None:
-            self._publisher.close()
-        if self._vm is not None and self._disks is not None and self._disks.hold_data and not self.ended.is_set():
+        if vm is not None and provisioner is not None and provisioner.hold_data and not self.ended.is_set():
             try:
-                await self._vm.guest.destroy_sandbox(timeout=_FLUSH_TIMEOUT)
+                await vm.guest.destroy_sandbox(timeout=_FLUSH_TIMEOUT)
             except KataError as error:
                 self._log.write("error", "disks may lack what the guest wrote last", error=str(error))
-        if self._vm is not None:
-            await self._vm.stop()
-        if self._disks is not None:
-            self._disks.close()
+        if vm is not None:
+            await vm.stop()
+        if provisioner is not None:
+            provisioner.close()
 
     def is_used(self) -> bool:
         """Say whether there is a container, or one on its way, or whether the sandbox is to be there without any."""
