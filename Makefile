@@ -15,6 +15,8 @@ KATA_IMAGE  := $(PYTHON) -IS -c 'import sys; sys.path.insert(0, "src"); from kat
 PYTEST      := $(VENV)/bin/pytest
 # How often a test in a VM may be tried again; each such try is counted and named at the end.
 RERUNS      ?= 0
+# Which runs `make test-lab` makes: all, or those named, as in LAB="conformance life-qemu".
+LAB         ?=
 RUNTIMES    ?= $(PREFIX)/bin/kata-runtime runc
 PEERS       := containerd cri-tools nerdctl docker docker-cli docker-debian
 
@@ -89,7 +91,7 @@ lab: packages $(VENV)/complete ## build the machine of `make test-lab`, with KVM
 	$(VENV)/bin/python tests/lab/main.py build
 
 test-lab: packages $(VENV)/complete install-guest ## run the tests of all hypervisors in that machine: to build/lab.json
-	$(VENV)/bin/python tests/lab/main.py test
+	$(VENV)/bin/python tests/lab/main.py test $(LAB)
 
 lint: $(VENV)/complete
 	$(VENV)/bin/ruff check .

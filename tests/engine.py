@@ -40,13 +40,21 @@ HYPERVISOR = os.environ.get("KATA_TEST_HYPERVISOR") or "qemu"
 _COMMANDS = {"clh": "cloud-hyperviso", "firecracker": "firecracker"}
 """Names of VMMs' processes, as far as the kernel keeps them."""
 
-_MICROVM = '[hypervisor.qemu]\nmachine_type = "microvm"'
+
+def begin_table(flavour: str) -> str:
+    """Return the first lines of the configuration's table for a driver, or for `microvm`.
+
+    In the lab KVM is slower than what `auto` takes to be of use, now and then.
+    """
+    head = '[hypervisor.qemu]\nmachine_type = "microvm"' if flavour == "microvm" else f"[hypervisor.{flavour}]"
+    return f'{head}\naccelerator = "{"kvm" if os.environ.get("KATA_LAB") else "tcg"}"'
+
+
 _CONFIGURATION = f"""
 [factory]
 {{factory}}
 
-{_MICROVM if HYPERVISOR == "microvm" else f"[hypervisor.{HYPERVISOR}]"}
-accelerator = "{"kvm" if os.environ.get("KATA_LAB") else "tcg"}"
+{begin_table(HYPERVISOR)}
 kernel = "{{kernel}}"
 image = "{{image}}"
 default_memory = 512

@@ -12,6 +12,7 @@ from typing import Self
 
 import leaks
 from containerd.images import IMAGE, write_image
+from engine import HYPERVISOR, begin_table
 
 _WARNING = re.compile(r'^time="[^"]*" level=warning .*\n', re.MULTILINE)
 """What ctr 2.x itself says, such as that the host's cgroup version is old."""
@@ -34,14 +35,13 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [grpc]
   address = "{place}/c.sock"
 """
-_KATA = """
+_KATA = f"""
 [factory]
 enable_template = false
 
-[hypervisor.qemu]
-accelerator = "tcg"
-kernel = "{kernel}"
-image = "{image}"
+{begin_table(HYPERVISOR)}
+kernel = "{{kernel}}"
+image = "{{image}}"
 default_memory = 512
 """
 

@@ -11,12 +11,13 @@ import pytest
 
 TREE = Path(__file__).parents[2]
 _ARTEFACTS = Path(os.environ.get("KATA_ARTEFACTS", "/usr/local/share/kata-containers"))
-_FOLDERS = ("src", "tests", "packaging", "tools", "pyproject.toml")
+_FOLDERS = ("src", "tests", "docs", "packaging", "tools", "pyproject.toml")
 _LIBRARIES = (
     "pytest", "_pytest", "py.py", "pluggy", "iniconfig", "packaging", "pygments", "pytest_asyncio",
     "pytest_timeout.py", "typing_extensions.py", "hypothesis", "_hypothesis_globals.py", "sortedcontainers",
 )  # fmt: skip
 _VMMS = ("cloud-hypervisor", "firecracker", "jailer")
+REPORT = "junit.xml"
 GUEST = "usr/local/share/kata-containers"
 _SITE = "lab/site"
 _PLUGINS = "-p pytest_asyncio.plugin -p pytest_timeout"
@@ -30,15 +31,15 @@ def find_vmm(name: str) -> Path | None:
 
 
 class Run(NamedTuple):
-    """One run of pytest: its report is junit-NAME.xml. With a `driver` sandboxes are started with that one."""
+    """One run of pytest in an L1 of its own. With a `driver` sandboxes are started with that one."""
 
     name: str
     arguments: tuple[str, ...]
     driver: str = ""
 
 
-def write_job(target: Path, stage: Path, runs: list[Run], *, limit: int) -> None:
-    """Write the tar: `stage` is laid over L1's root, `limit` is the seconds that the job may take."""
+def write_job(target: Path, stage: Path, run: Run, *, limit: int) -> None:
+    """Write the tar: `stage` is laid over L1's root, `limit` is the seconds that the run may take."""
     site = Path(pytest.__file__).parents[1]
     with tarfile.open(target, "w:") as archive:
         for name in _FOLDERS:
@@ -55,18 +56,15 @@ def write_job(target: Path, stage: Path, runs: list[Run], *, limit: int) -> None
                 archive.add(vmm.resolve(), f"usr/local/bin/{name}")
         _add_text(archive, "lab/run", Path(__file__).with_name("run.sh").read_text())
         _add_text(archive, "lab/settings", f"LIMIT={limit}\n")
-        _add_text(archive, "lab/job", _write_script(runs))
+        _add_text(archive, "lab/job", _write_script(run))
 
 
-def _write_script(runs: list[Run]) -> str:
-    """All runs, one after the other; the status is 0 if each one's is."""
-    lines = [f"export PYTHONPATH=/{_SITE} KATA_LAB=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", "status=0"]
-    for run in runs:
-        words = " ".join(f"'{word}'" for word in run.arguments)
-        report = f"-o junit_family=xunit1 --junitxml=/lab/results/junit-{run.name}.xml"
-        pytest = f"python3 -m pytest {_PLUGINS} -o cache_dir=/tmp/cache --basetemp=/tmp/t {report} {words}"
-        lines.append(f"KATA_TEST_HYPERVISOR={run.driver} {pytest} || status=1")
-    return "\n".join([*lines, "exit $status", ""])
+def _write_script(run: Run) -> str:
+    environment = f"PYTHONPATH=/{_SITE} KATA_LAB=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 KATA_TEST_HYPERVISOR={run.driver}"
+    words = " ".join(f"'{word}'" for word in run.arguments)
+    report = f"-o junit_family=xunit1 --junitxml=/lab/results/{REPORT}"
+    pytest = f"python3 -m pytest {_PLUGINS} -o cache_dir=/tmp/cache --basetemp=/tmp/t {report} {words}"
+    return f"export {environment}\nexec {pytest}\n"
 
 
 def _add_text(archive: tarfile.TarFile, name: str, text: str) -> None:

@@ -13,24 +13,25 @@ def find_obstacle(config: Configuration, size: VmSize, host: Host) -> str:
         (not config.factory.enable_template, "enable_template is off"),
         (not host.capabilities.template, f"{host.hypervisor.name} has no templates"),
     )
-    return _find_true(obstacles) or _find_saving_obstacle(config, size, host)
+    return _find_true(obstacles) or _find_saving_obstacle(config, size)
 
 
 def find_checkpoint_obstacle(config: Configuration, size: VmSize, host: Host) -> str:
     """Return why VMs of this configuration and size cannot be saved while they run, or an empty string."""
     if not host.capabilities.checkpoint:
         return f"VMs of {host.hypervisor.name} are not saved while containers run"
-    return _find_saving_obstacle(config, size, host)
+    if host.channel == "vsock":
+        return "the guest channel is vsock"
+    return _find_saving_obstacle(config, size)
 
 
-def _find_saving_obstacle(config: Configuration, size: VmSize, host: Host) -> str:
+def _find_saving_obstacle(config: Configuration, size: VmSize) -> str:
     return _find_true(
         (
             (config.hypervisor.enable_hugepages, "its memory is of huge pages"),
             (config.hypervisor.confidential_guest, "nobody can save a confidential guest"),
             (bool(size.most_memory_mib or size.most_vcpus), "it is to grow and shrink with its containers"),
             (has_iommu(config), "it has an IOMMU for devices of the host"),
-            (host.channel == "vsock", "the guest channel is vsock"),
         )
     )
 

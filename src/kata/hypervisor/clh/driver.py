@@ -66,7 +66,6 @@ class CloudHypervisor:
             fs_share=True,
             block_hotplug=True,
             net_hotplug=True,
-            vfio=True,
             multi_queue=True,
             pause=True,
             balloon=True,

@@ -20,7 +20,7 @@ from kata.hypervisor.qemu.saved import SavedVm
 from kata.hypervisor.qemu.vhostnet import lend_vhost
 from kata.hypervisor.qemu.vm import QemuVm
 from kata.hypervisor.saved import describe_kvm_host
-from kata.hypervisor.spec import BlockDevice, Device, NetDevice, SerialPort, VfioDevice, VmSpec
+from kata.hypervisor.spec import BlockDevice, Device, NetDevice, SerialPort, VfioDevice, VmSpec, Vsock
 from kata.sys.unixsocket import listen_unix
 from kata.transport.child import start_child
 from kata.transport.qmp import QmpSession
@@ -168,7 +168,8 @@ class Qemu:
         descriptors = Descriptors(
             0, 0, 0, {}, ports, initrd=0 if spec.initrd else None, image=0 if spec.image else None, memory=0
         )
-        common = spec._replace(id="", directory="", saved="", savable=True)
+        devices = tuple(Vsock(0, 0) if isinstance(device, Vsock) else device for device in spec.devices)
+        common = spec._replace(id="", directory="", saved="", savable=True, devices=devices)
         machine = self._describe_machine()
         lines = ["QEMU", str(self.binary.version), *build_arguments(common, machine, descriptors)]
         if machine.accelerator == "kvm":
