@@ -56,7 +56,8 @@ ifeq ($(DESTDIR),)
 	-[ ! -x $(PREFIX)/bin/kata-runtime ] || $(PREFIX)/bin/kata-runtime factory destroy
 	rm -f /run/kata/accelerator.json /run/kata/version-*.json
 	@for place in /run/vc/vm /run/vc /run/kata/bundles /run/kata/containers /run/kata/sandboxes /run/kata \
-	    /run/kata-containers/shared/sandboxes /run/kata-containers/shared /run/kata-containers; do \
+	    /run/kata-containers/shared/sandboxes /run/kata-containers/shared /run/kata-containers \
+	    /var/lib/kata-containers/copies /var/lib/kata-containers; do \
 	    [ ! -d $$place ] || rmdir --ignore-fail-on-non-empty $$place || :; \
 	done
 endif

@@ -9,6 +9,7 @@ from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _SHARES = Path("/run/kata-containers/shared/sandboxes")
+_COPIES = Path("/var/lib/kata-containers/copies")
 _NAMESPACES = Path("/run/netns")
 _CGROUP_DEPTH = 4
 
@@ -25,6 +26,7 @@ def find_traces(token: str, root: Path) -> set[str]:
         *(f"socket: {line}" for line in _find_lines("/proc/net/unix", token)),
         *(f"cgroup: {path}" for path in _find_cgroups(token)),
         *(f"share: {path}" for path in _list_directory(_SHARES) if token in path.name),
+        *(f"copy: {path}" for path in _list_directory(_COPIES) if token in path.name),
         *(f"network namespace: {path}" for path in _list_directory(_NAMESPACES) if token in path.name),
         *(f"state: {path}" for name in ("sandboxes", "containers") for path in _list_directory(root / name)),
     }
