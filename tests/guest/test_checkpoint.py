@@ -194,12 +194,15 @@ def test_a_restored_pod_network_is_that_of_the_namespace_it_is_restored_in(unsha
     token = unshared.token
     with contextlib.ExitStack() as stack:
         net = stack.enter_context(make_pod_network(f"{token}-first"))
+        run_ip("-n", net.pod, "rule", "add", "from", "10.5.0.2", "lookup", "100")
+        run_ip("-n", net.pod, "route", "add", "default", "via", "10.5.0.1", "table", "100")
         change = combine(net.join, grant(*ALL_CAPABILITIES))
         held = stack.enter_context(unshared.hold("sleep", "1000", change=change))
         held.ask("ping", "-c", "1", "-W", "5", "10.5.0.1")
         save_and_delete(held, place)
         with restore(held, place) as restored:
             restored.ask("ping", "-c", "1", "-W", "5", "10.5.0.1")
+            assert "10.5.0.2" in restored.ask("ip", "rule")
         other = stack.enter_context(make_pod_network(f"{token}-other"))
         run_ip("-n", other.pod, "addr", "add", "10.5.0.7/24", "dev", "eth0")
         spec = json.loads((held.bundle / "config.json").read_text())
@@ -208,6 +211,8 @@ def test_a_restored_pod_network_is_that_of_the_namespace_it_is_restored_in(unsha
         with restore(held, place) as restored:
             restored.ask("ping", "-c", "1", "-W", "5", "10.5.0.1")
             restored.ask("sh", "-c", "ip addr show eth0 | grep 10.5.0.7/24")
+            assert "10.5.0.2" not in restored.ask("ip", "rule")
+            assert restored.ask("ip", "route", "show", "table", "100") == ""
             assert restored.ask("cat", "/sys/class/net/eth0/address") == find_address(other.pod)
         spec["linux"]["namespaces"] = [one for one in spec["linux"]["namespaces"] if one["type"] != "network"]
         spec["linux"]["namespaces"].append({"type": "network"})

@@ -140,17 +140,19 @@ class SandboxNetwork:
         if self._connection is not None:
             self._connection.close_taps()
 
-    async def configure(self, guest: Guest) -> None:
+    async def configure(self, guest: Guest, *, whole: bool = False) -> None:
         """Give the guest's network cards the names, addresses, routes, rules and static neighbours of the pod's links.
 
-        What the guest has been told already is left out. Raise GuestError, DeadlineError.
+        What the guest has been told already is left out; `whole`, it may have been told something by another before.
+        Raise GuestError, DeadlineError.
         """
         if self._connection is None:
             return
         layout = self._connection.connected
         before = self._told
         # Most pods have none, and their guests need not look. One that was told of any is told that there is none.
-        policy = describe_policy(layout) if layout.has_policy or before.policy is not None else None
+        has_policy = whole or layout.has_policy or before.policy is not None
+        policy = describe_policy(layout) if has_policy else None
         interfaces = [
             describe_interface(endpoint, self._paths.get(endpoint.link.ifindex, "")) for endpoint in layout.endpoints
         ]

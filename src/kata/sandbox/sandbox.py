@@ -187,7 +187,7 @@ class Sandbox:
             await asyncio.gather(clock.set(), self._introduce(vm, first.spec, origin))
         if cards or self.network.passed:
             with self.timeline.measure("guest network"):
-                await self.network.configure(vm.guest)
+                await self.network.configure(vm.guest, whole=origin is not None)
         self._move(SandboxState.RUNNING)
         self.timeline.write()
         if namespace is not None and namespace.path:
