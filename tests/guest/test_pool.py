@@ -20,6 +20,7 @@ from kata.sandbox.keeper import find_keeper, list_members
 from kata.sys.process import read_stat
 from podnet import make_pod_network
 
+pytestmark = pytest.mark.timeout(400)
 _SHARES = Path("/run/kata-containers/shared/sandboxes")
 
 
@@ -55,7 +56,7 @@ def list_names(engine: Engine) -> list[str]:
 
 def wait_for_pool(engine: Engine, number: int, *, without: set[str] = frozenset()) -> None:  # type: ignore[assignment]
     """Wait until so many VMs wait that are not among those named."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while len(set(list_names(engine)) - without) < number:
         assert time.monotonic() < deadline, engine.succeed("factory", "status")
         time.sleep(0.05)

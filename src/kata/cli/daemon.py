@@ -3,7 +3,6 @@
 import contextlib
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -109,7 +108,10 @@ def start_daemon(
             if not pid:
                 pid = _spawn([*_find_program(), *words], tuple(kept), log, remark)
     except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
+        from kata.sys.tree import remove_tree  # noqa: PLC0415 - only after a failure
+
+        with contextlib.suppress(OSError):
+            remove_tree(directory)
         raise
     return Daemon(pid, invocation.root, sandbox)
 

@@ -79,11 +79,6 @@ def find_pool(root: str) -> str:
     return f"{root}/pool"
 
 
-def has_pool(root: str) -> bool:
-    """Say whether there is a pool, be anything in it or not."""
-    return os.path.exists(f"{root}/pool")
-
-
 def hand_over(root: str, offer: Offer) -> tuple[int, str]:
     """Return the pid of a process of the pool that is the program now, or 0 and why there is none."""
     if any(number >= MOST_DESCRIPTORS for number in offer.descriptors):
