@@ -12,6 +12,7 @@ from kata.errors import HostError
 from kata.resources.size import VmSize
 from kata.sandbox import template as store
 from kata.sandbox.recipe import Recipe, read_recipe, write_recipe
+from polling import wait_until
 
 
 @pytest.fixture
@@ -27,6 +28,11 @@ def make(place: str, key: str, *, size: int = 0, files: tuple[str, ...] = (), us
     store.finish_template(place, key, f"the VM {key}", files)
     if used and os.path.exists(f"{place}/{key}"):
         os.utime(f"{place}/{key}", (used, used))
+
+
+def read_locks() -> list[str]:
+    """Return who has locks on files, and who waits for one: proc_locks(5)."""
+    return Path("/proc/locks").read_text().splitlines()
 
 
 def list_keys(place: str) -> list[str]:
@@ -145,17 +151,15 @@ def test_destroying_leaves_nothing_and_says_how_many_there_were(place: str) -> N
 
 
 def test_who_waits_for_a_place_that_is_destroyed_has_a_new_one(place: str) -> None:
-    waiting = threading.Event()
-
     def make_late() -> None:
-        waiting.set()
         with store.lock_place(place, wait=True):
             make(place, "late")
 
     with store.lock_place(place):
         maker = threading.Thread(target=make_late)
         maker.start()
-        waiting.wait(10)
+        inode = os.stat(f"{place}/lock").st_ino
+        wait_until(lambda: any("-> FLOCK" in line and f":{inode} " in line for line in read_locks()))
         os.unlink(f"{place}/lock")
         os.rmdir(place)
     maker.join(10)
