@@ -30,7 +30,9 @@ debug_console_enabled = true
 [factory]
 enable_template = false
 """
-_VMMS = {"clh": "cloud-hypervisor", "fc": "firecracker"}
+_VMMS = {"clh": "cloud-hypervisor", "firecracker": "firecracker"}
+_RUNTIMES = {"clh": "clh", "firecracker": "fc"}
+"""What the drivers add to the runtime's name."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def daemon() -> Iterator[Containerd]:
     program = require_installed("containerd")
     place = Path(tempfile.mkdtemp(prefix="kata-n-"))
     _ETC.mkdir(exist_ok=True)
-    for name in _VMMS:
+    for name in _RUNTIMES.values():
         text = (_INSTALLED / f"configuration-{name}.toml").read_text()
         (_ETC / f"configuration-{name}.toml").write_text(text + _OURS)
     try:
@@ -52,15 +54,19 @@ def daemon() -> Iterator[Containerd]:
 
 
 @pytest.fixture(params=list(_VMMS))
-def name(request: pytest.FixtureRequest) -> str:
+def driver(request: pytest.FixtureRequest) -> str:
     vmm = _VMMS[str(request.param)]
     if shutil.which(vmm) is None:
         pytest.skip(f"NO {vmm} in the lab")
     return str(request.param)
 
 
-def test_a_container_runs_by_the_name_of_its_runtime_on_a_plain_overlay(daemon: Containerd, name: str) -> None:
-    runtime = f"io.containerd.kata-{name}.v2"
+@pytest.fixture
+def runtime(driver: str) -> str:
+    return f"io.containerd.kata-{_RUNTIMES[driver]}.v2"
+
+
+def test_a_container_runs_by_the_name_of_its_runtime_on_a_plain_overlay(daemon: Containerd, runtime: str) -> None:
     flags = ("--snapshotter", "overlayfs")
     done = daemon.run_container(
         "sh", "-c", "uname -r; cat; echo wrong >&2; exit 3", flags=flags, stdin="from outside\n", runtime=runtime
@@ -73,13 +79,12 @@ def test_a_container_runs_by_the_name_of_its_runtime_on_a_plain_overlay(daemon: 
 
 
 def test_it_has_volumes_execs_a_console_and_an_end_of_which_nothing_is_left(
-    daemon: Containerd, name: str, tmp_path: Path
+    daemon: Containerd, driver: str, runtime: str, tmp_path: Path
 ) -> None:
-    runtime = f"io.containerd.kata-{name}.v2"
     (tmp_path / "file").write_text("of the host\n")
     mount = f"type=bind,src={tmp_path},dst=/mnt,options=rbind:ro"
     with daemon.hold("sleep", "1000", flags=("--mount", mount), runtime=runtime) as held:
-        assert [program for _, program in list_vmms()] == [_VMMS[name]]
+        assert [program for _, program in list_vmms()] == [_VMMS[driver]]
         assert daemon.execute(held, "cat", "/mnt/file").out == "of the host\n"
         assert daemon.execute(held, "sh", "-c", "cat; exit 5", stdin="hello\n").code == 5
         sandbox = next(path.name for path in Path("/run/kata/sandboxes").iterdir() if held in path.name)
@@ -94,8 +99,7 @@ def test_it_has_volumes_execs_a_console_and_an_end_of_which_nothing_is_left(
     assert list_vmms() == []
 
 
-def test_what_a_killed_shim_leaves_is_removed(daemon: Containerd, name: str) -> None:
-    runtime = f"io.containerd.kata-{name}.v2"
+def test_what_a_killed_shim_leaves_is_removed(daemon: Containerd, runtime: str) -> None:
     before = leaks.list_taps()
     with daemon.hold("sleep", "1000", runtime=runtime) as held:
         shim = daemon.find_shim(held)

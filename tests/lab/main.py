@@ -34,6 +34,7 @@ _RUNS = (
     *(Run(f"wires-{driver}", _WIRES, driver) for driver in ("qemu", "clh", "firecracker")),
     Run("clones-qemu", ("tests/guest/test_clone.py",), "qemu"),
     Run("volumes-qemu", ("tests/guest/test_volumes.py", "tests/guest/test_passthrough.py"), "qemu"),
+    Run("containerd", ("tests/containerd/test_runtimes.py",)),
     Run("containerd-qemu", ("tests/containerd/test_ctr.py", "tests/containerd/test_stdio.py"), "qemu"),
 )
 _LIMIT = 1500
