@@ -72,10 +72,10 @@ async def test_a_card_sends_no_more_than_its_limit(limited: Running) -> None:
     setup = (
         "ip link set eth0 up; ip addr add 10.9.9.1/24 dev eth0; ip neigh add 10.9.9.2 lladdr 02:00:00:00:00:99 dev eth0"
     )
-    await limited.shell.run(setup)
     loop = asyncio.get_running_loop()
     times: list[float] = []
     with listen_at_tap(name_tap(Path(limited.spec.directory))) as listener:
+        await limited.shell.run(setup)
         packet = f"printf '%01000d' $i > /dev/udp/10.9.9.2/{_PORT}"
         sending = asyncio.create_task(limited.shell.run(f"for i in $(busybox seq 110); do {packet}; done"))
         with suppress(TimeoutError):
