@@ -14,6 +14,7 @@ ip link set eth0 name card0 # tests make links of that name, and move them from 
 chmod 0666 /dev/kvm # as udev does
 . /lab/settings
 cd /lab/tree || exit
+python3 tests/lab/hold.py &
 { timeout -k 10 "$LIMIT" sh /lab/job; echo $? >/lab/results/status; } 2>&1 | tee /lab/results/log
 cp /lab/log/* /lab/results/ 2>/dev/null
 tar -c -C /lab/results -f /dev/vdc .
