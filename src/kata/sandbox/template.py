@@ -120,9 +120,10 @@ def _read(place: str, name: str) -> Template:
 def lock_place(place: str, *, wait: bool = False) -> Iterator[bool]:
     """Make the place if need be, and say whether this process may make and remove templates there."""
     while True:
-        os.makedirs(place, mode=0o700, exist_ok=True)
-        _check_place(place)
-        with contextlib.suppress(FileNotFoundError):  # else whoever removed it all was faster: from the beginning then
+        # Whoever removes it all may be faster at each step: from the beginning then.
+        with contextlib.suppress(FileNotFoundError):
+            _make_place(place)
+            _check_place(place)
             descriptor = os.open(f"{place}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 is_ours = _lock(descriptor, wait=wait)
@@ -136,6 +137,14 @@ def lock_place(place: str, *, wait: bool = False) -> Iterator[bool]:
         yield is_ours
     finally:
         os.close(descriptor)
+
+
+def _make_place(place: str) -> None:
+    try:
+        os.makedirs(place, mode=0o700, exist_ok=True)
+    except FileExistsError:  # also where it was there and has gone since
+        if os.path.lexists(place):
+            raise
 
 
 def _lock(descriptor: int, *, wait: bool) -> bool:
