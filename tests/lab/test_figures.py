@@ -35,6 +35,7 @@ def _measure(held: Container) -> dict[str, float]:
     return found
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.skipif(not os.environ.get("KATA_LAB"), reason="NOT THE LAB: bench/run.py measures this machine")
 @pytest.mark.parametrize("flavour", ["qemu", "microvm", "clh", "firecracker", "qemu-clone", "clh-clone"])
 def test_a_container_starts_and_idles(
