@@ -9,6 +9,7 @@ from typing import Self
 from client import Client
 from containerd.daemon import RUNTIME, Containerd
 from howto import find_block
+from kata.sys import mount
 from podman.images import build_busybox
 
 IMAGE = "busybox"
@@ -81,6 +82,7 @@ class Docker:
 
     def __exit__(self, *_failure: object) -> None:
         self.stop()
+        mount.unmount_below(str(self.place))  # dockerd leaves the network namespace that it mounted there
 
     def read_log(self) -> str:
         """Return the end of what dockerd said."""
