@@ -1,5 +1,6 @@
 """VMs of sandboxes as hypervisors' drivers take them."""
 
+import contextlib
 from collections.abc import Sequence
 
 from kata.config.artifacts import Artifacts
@@ -11,7 +12,7 @@ from kata.resources.size import VmSize
 from kata.sandbox.line import Line
 from kata.sandbox.obstacle import find_checkpoint_obstacle, has_iommu
 from kata.sandbox.plan import Plan, count_template_ports, takes_scsi
-from kata.sandbox.site import Host, Site
+from kata.sandbox.site import Host, Site, open_line_of
 
 
 def list_template_cards(count: int) -> list[NetDevice]:
@@ -29,6 +30,18 @@ def describe_template(site: Site, size: VmSize, host: Host, line: Line, cards: S
 def describe_saved(site: Site, size: VmSize, host: Host, line: Line, plan: Plan) -> VmSpec:
     """Describe the VM of a sandbox that was saved: as it began, and nothing in its ports."""
     return _describe_vm(site, size, host, line, ())._replace(hotplug_ports=plan.ports, scsi=plan.scsi)
+
+
+def identify_template(site: Site, size: VmSize, host: Host, cards: Sequence[NetDevice]) -> tuple[str, tuple[str, ...]]:
+    """Return what the hypervisor says of the template of such VMs, as `Hypervisor.identify`. Raise HostError."""
+    with contextlib.closing(open_line_of(site, host)) as line:
+        return host.hypervisor.identify(describe_template(site, size, host, line, cards))
+
+
+def identify_saved(site: Site, size: VmSize, host: Host, plan: Plan) -> tuple[str, tuple[str, ...]]:
+    """Return what the hypervisor says of a sandbox's VM that was saved, as `Hypervisor.identify`. Raise HostError."""
+    with contextlib.closing(open_line_of(site, host)) as line:
+        return host.hypervisor.identify(describe_saved(site, size, host, line, plan))
 
 
 def describe_booting(site: Site, size: VmSize, host: Host, line: Line, plan: Plan, own: Sequence[Device]) -> VmSpec:

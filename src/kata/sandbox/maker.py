@@ -15,7 +15,7 @@ from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.resources.cgroup import join_cgroup
 from kata.resources.oom import set_oom_score
-from kata.sandbox.description import describe_template, list_template_cards
+from kata.sandbox.description import describe_template, identify_template, list_template_cards
 from kata.sandbox.guest import Guest
 from kata.sandbox.ledger import find_ledger, record_process
 from kata.sandbox.obstacle import find_obstacle
@@ -75,12 +75,7 @@ def make_template(recipe: Recipe, *, wait: bool = False) -> Template | None:
         timeline = Timeline(f"{place}/timeline.json")
         site = Site("template", place, recipe.root, recipe.config, timeline, Log("template", "maker"))
         host = probe_host(site)
-        line = open_line_of(site, host)
-        try:
-            spec = describe_template(site, recipe.size, host, line, list_template_cards(recipe.cards))
-            identity, files = host.hypervisor.identify(spec)
-        finally:
-            line.close()
+        identity, files = identify_template(site, recipe.size, host, list_template_cards(recipe.cards))
         key = make_key(identity, files)
         if find_template(place, key) is None:
             try:

@@ -22,14 +22,14 @@ from kata.sandbox.checkpoint import (
 )
 from kata.sandbox.container import Bundle
 from kata.sandbox.copyfolder import find_folder
-from kata.sandbox.description import describe_saved
+from kata.sandbox.description import identify_saved
 from kata.sandbox.disk import HeldDisk, find_disks, find_node
 from kata.sandbox.diskroot import OfferedRoot
 from kata.sandbox.hostfiles import HostFiles
 from kata.sandbox.ledger import Kind, record_resource
 from kata.sandbox.network import SandboxNetwork
 from kata.sandbox.plan import Plan
-from kata.sandbox.site import Host, Site, open_line_of, probe_host
+from kata.sandbox.site import Site, probe_host
 from kata.sandbox.vm import SandboxVm, restore_vm
 from kata.sandbox.volume import take_direct_volumes
 from kata.storage.claim import claim_disk
@@ -73,7 +73,7 @@ async def restore_sandbox(
     with site.timeline.measure("probe host"):
         host = probe_host(site)
         plan = Plan(shares=False, ports=checkpoint.ports, scsi=checkpoint.scsi)
-        _verify_machine(site, host, plan, directory, checkpoint)
+        verify_machine(directory, checkpoint, *identify_saved(site, checkpoint.size, host, plan))
     with site.timeline.measure("verify checkpoint"):
         verify_disks(directory, checkpoint)
         if not origin.copy:  # a copy is made at once of what was saved just before
@@ -101,15 +101,6 @@ async def restore_sandbox(
         await vm.stop()
         raise
     return Restored(vm, checkpoint, tuple(held))
-
-
-def _verify_machine(site: Site, host: Host, plan: Plan, directory: str, checkpoint: Checkpoint) -> None:
-    line = open_line_of(site, host)
-    try:
-        identity = host.hypervisor.identify(describe_saved(site, checkpoint.size, host, line, plan))
-    finally:
-        line.close()
-    verify_machine(directory, checkpoint, *identity)
 
 
 def _describe_gone(card: SavedCard, opened: ExitStack) -> NetDevice:

@@ -20,12 +20,12 @@ from kata.sandbox.checkpoint import (
     sum_files,
 )
 from kata.sandbox.container import Container
-from kata.sandbox.description import describe_saved
+from kata.sandbox.description import identify_saved
 from kata.sandbox.ledger import Kind, record_resource
 from kata.sandbox.network import SandboxNetwork
 from kata.sandbox.obstacle import find_checkpoint_obstacle
 from kata.sandbox.plan import Plan
-from kata.sandbox.site import Host, Site, open_line_of, probe_host
+from kata.sandbox.site import Host, Site, probe_host
 from kata.sandbox.states import Status
 from kata.sandbox.template import describe_file
 from kata.sandbox.vm import SandboxVm
@@ -174,12 +174,7 @@ def _copy_disk(source: int, path: str, *, is_image: bool) -> None:
 
 def _describe(subject: Subject, host: Host, disks: list[SavedDisk], cards: list[SavedCard]) -> Checkpoint:
     site, vm, container = subject.site, subject.vm, subject.container
-    line = open_line_of(site, host)
-    try:
-        spec = describe_saved(site, vm.size, host, line, Plan(shares=False, ports=vm.ports, scsi=vm.scsi))
-    finally:
-        line.close()
-    identity, files = host.hypervisor.identify(spec)
+    identity, files = identify_saved(site, vm.size, host, Plan(shares=False, ports=vm.ports, scsi=vm.scsi))
     record = container.record
     name = vm.guest.names.get(container.id, container.id)
     return Checkpoint(

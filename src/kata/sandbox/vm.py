@@ -17,7 +17,13 @@ from kata.protocol.messages import types
 from kata.resources.cgroup import join_vcpus
 from kata.resources.oom import HINT, OomWatch, set_oom_score
 from kata.resources.size import VmSize
-from kata.sandbox.description import describe_booting, describe_saved, describe_template, list_template_cards
+from kata.sandbox.description import (
+    describe_booting,
+    describe_saved,
+    describe_template,
+    identify_template,
+    list_template_cards,
+)
 from kata.sandbox.guest import Guest
 from kata.sandbox.ledger import Kind, record_process, record_resource
 from kata.sandbox.line import Line, copy_agent_log
@@ -215,12 +221,7 @@ def _find_saved(site: Site, size: VmSize, host: Host, plan: Plan, cards: int, ba
 
 def _look_for_template(recipe: Recipe, site: Site, host: Host, background: ExitStack) -> tuple[str, str]:
     place = site.config.factory.template_path
-    line = open_line_of(site, host)
-    try:
-        cards = list_template_cards(recipe.cards)
-        key = make_key(*host.hypervisor.identify(describe_template(site, recipe.size, host, line, cards)))
-    finally:
-        line.close()
+    key = make_key(*identify_template(site, recipe.size, host, list_template_cards(recipe.cards)))
     saved = find_template(place, key)
     if saved is not None:
         return saved, ""
