@@ -18,7 +18,6 @@ from kata.sys import linux, mount
 _DIRECTORY = "/run/kata-agent/identity"
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _MACHINE_ID = "/etc/machine-id"
-_CLONE_NEWUTS = 0x04000000
 _ID = re.compile(rb"[0-9a-f]{32}\n?")
 
 
@@ -42,13 +41,13 @@ def _set_host_name(pid: int, hostname: str) -> None:
     try:
         theirs = os.open(f"/proc/{pid}/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            linux.setns(theirs, _CLONE_NEWUTS)
+            linux.setns(theirs, linux.CLONE_NEWUTS)
         finally:
             os.close(theirs)
         try:
             socket.sethostname(hostname)
         finally:
-            linux.setns(home, _CLONE_NEWUTS)
+            linux.setns(home, linux.CLONE_NEWUTS)
     finally:
         os.close(home)
 

@@ -8,8 +8,7 @@ from contextlib import suppress
 from kata.sys import linux
 
 DIRECTORY = "/run/kata-agent/ns"
-_KINDS = {"ipc": 0x08000000, "uts": 0x04000000}  # CLONE_NEWIPC, CLONE_NEWUTS
-_CLONE_NEWPID = 0x20000000
+_KINDS = {"ipc": linux.CLONE_NEWIPC, "uts": linux.CLONE_NEWUTS}
 
 
 def make_shared_namespaces(hostname: str) -> dict[str, str]:
@@ -56,11 +55,11 @@ def hold_pid_namespace() -> int:
     """
     home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        linux.unshare(_CLONE_NEWPID)
+        linux.unshare(linux.CLONE_NEWPID)
         pid = os.fork()
         if pid == 0:
             _wait_for_ever()
-        linux.setns(home, _CLONE_NEWPID)  # where the next children are to be
+        linux.setns(home, linux.CLONE_NEWPID)  # where the next children are to be
         return pid
     finally:
         os.close(home)
