@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from math import ceil
 from typing import Any, NamedTuple
 
-from kata.config.model import DEFAULT_MEMORY_MIB, GUEST_OVERHEAD_MIB, LEAST_MEMORY_MIB, HypervisorConfig
+from kata.config.model import DEFAULT_MEMORY_MIB, GUEST_OVERHEAD_MIB, LEAST_MEMORY_MIB, Configuration, HypervisorConfig
 from kata.errors import ConfigError, UsageError
 from kata.resources.host import HostSize
 
@@ -56,6 +56,12 @@ def size_vm(spec: Mapping[str, Any], config: HypervisorConfig, host: HostSize) -
     most = _find_most_vcpus(config, host)
     vcpus = ceil(limits.cpus + config.overhead_vcpus) if limits.cpus else _find_default_vcpus(config, most)
     return VmSize(max(1, min(vcpus, most)), _size_memory(limits, config, host))
+
+
+def size_sandbox(spec: Mapping[str, Any], config: Configuration, host: HostSize) -> VmSize:
+    """Return the VM of a sandbox as `size_vm` does, with room to grow where its containers may make it do so."""
+    size = size_vm(spec, config.hypervisor, host)
+    return size if config.runtime.static_sandbox_resource_mgmt else leave_room(size, config.hypervisor, host)
 
 
 def leave_room(size: VmSize, config: HypervisorConfig, host: HostSize) -> VmSize:

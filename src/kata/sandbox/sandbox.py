@@ -17,7 +17,7 @@ from kata.observe.timeline import Timeline
 from kata.protocol.messages import agent as wire
 from kata.protocol.oci.pod import is_pod
 from kata.resources.host import measure_host
-from kata.resources.size import check_huge_pages, check_memory_limit, find_resources, leave_room, read_limits, size_vm
+from kata.resources.size import check_huge_pages, check_memory_limit, find_resources, read_limits, size_sandbox
 from kata.sandbox import store
 from kata.sandbox.attach import Attachments
 from kata.sandbox.clock import GuestClock
@@ -151,9 +151,7 @@ class Sandbox:
         if self._is_lasting:  # no container is made of this spec, so what it mounts is for all
             self._pod_mounts = first.spec.get("mounts") or []
         host = measure_host()
-        size = size_vm(first.spec, self._config.hypervisor, host)
-        if not self._config.runtime.static_sandbox_resource_mgmt:
-            size = leave_room(size, self._config.hypervisor, host)
+        size = size_sandbox(first.spec, self._config, host)
         with self.timeline.measure("host cgroup"):
             self._cgroups.enter(first.spec, whole=self._config.runtime.sandbox_cgroup_only)
         site = self._site = Site(
