@@ -80,9 +80,7 @@ def _begin(invocation: Invocation, record: Record, spec: dict[str, Any], image: 
         _start_copy(invocation, record, spec, image, name, namespace)
         print(name, flush=True)
         code = 0
-    except KataError as error:
-        invocation.log.write_error(f"copy {name} of container {record['id']}: {error}")
-    except OSError as error:
+    except (KataError, OSError) as error:
         invocation.log.write_error(f"copy {name} of container {record['id']}: {error}")
     except KeyboardInterrupt:
         code = 130

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from kata.errors import HostError, NotFoundError, UnsupportedError, UsageError
 from kata.resources.size import VmSize
 from kata.sandbox.template import describe_file
-from kata.sys.file import read_text, replace_file
+from kata.sys.file import is_ours_alone, read_text, replace_file
 from kata.sys.sparsefile import sum_blocks
 
 VERSION = 1
@@ -26,7 +26,6 @@ _MARK = "inventory.img"
 
 DISK = "disk-"
 _DRIVERS_OWN = ("memory", "state")
-_WRITABLE_BY_OTHERS = 0o022
 
 
 class SavedDisk(NamedTuple):
@@ -165,8 +164,7 @@ def read_checkpoint(directory: str) -> Checkpoint:
 
 def _check_owner(path: str) -> None:
     status = os.lstat(path)
-    is_own = status.st_uid == os.geteuid() and not stat.S_IMODE(status.st_mode) & _WRITABLE_BY_OTHERS
-    if not (is_own and stat.S_ISREG(status.st_mode)):
+    if not (is_ours_alone(status) and stat.S_ISREG(status.st_mode)):
         raise HostError(f"{path} is not used: others could have written it", hint="it has to be a file of root's alone")
 
 

@@ -13,16 +13,15 @@ import contextlib
 import fcntl
 import json
 import os
-import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from kata.errors import HostError
 from kata.sandbox.ledger import release_resources
 from kata.sys.digest import digest_bytes
-from kata.sys.file import read_text, replace_file
+from kata.sys.file import is_ours_alone, read_text, replace_file
 from kata.sys.tree import remove_tree
 
 MOST_TEMPLATES = 8
@@ -37,7 +36,6 @@ _LOCK = "lock"
 _DESCRIPTION = "template.json"
 _MAKING = "making-"
 _FAILED = ".failed"
-_WRITABLE_BY_OTHERS = 0o022
 
 
 class Template(NamedTuple):
@@ -54,7 +52,7 @@ class Template(NamedTuple):
     @property
     def is_current(self) -> bool:
         """Whether what it was made of is still the same."""
-        return all(describe_file(text.partition(" ")[0]) == text for text in self.files)
+        return are_unchanged(self.files)
 
 
 def make_key(identity: str, files: tuple[str, ...]) -> str:
@@ -72,6 +70,11 @@ def describe_file(path: str) -> str:
     return f"{path} {status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
+def are_unchanged(described: Iterable[str]) -> bool:
+    """Say whether `describe_file` would say the same of each file again."""
+    return all(describe_file(text.partition(" ")[0]) == text for text in described)
+
+
 def find_template(place: str, key: str) -> str | None:
     """Return the directory of a template that can be used, None without one. It counts as used now.
 
@@ -87,8 +90,7 @@ def find_template(place: str, key: str) -> str | None:
 
 
 def _check_place(place: str) -> None:
-    status = os.stat(place)
-    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & _WRITABLE_BY_OTHERS:
+    if not is_ours_alone(os.stat(place)):
         raise HostError(
             f"templates at {place} are not used: others can write there",
             hint=f"chown {os.geteuid()} {place} && chmod 0700 {place}",

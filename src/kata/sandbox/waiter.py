@@ -24,7 +24,7 @@ from kata.observe.timeline import Timeline
 from kata.resources.cgroup import follow_cgroups
 from kata.resources.host import measure_host
 from kata.resources.oom import set_oom_score
-from kata.resources.size import VmSize, leave_room, size_vm
+from kata.resources.size import VmSize, size_sandbox
 from kata.sandbox.container import read_bundle
 from kata.sandbox.guestsandbox import describe_sandbox
 from kata.sandbox.ledger import release_resources
@@ -33,7 +33,7 @@ from kata.sandbox.pool import END, MOST_DESCRIPTORS, SOCKET, TAKEN, Offer, decod
 from kata.sandbox.recipe import Recipe
 from kata.sandbox.site import Site
 from kata.sandbox.store import lock_sandbox
-from kata.sandbox.template import describe_file
+from kata.sandbox.template import are_unchanged, describe_file
 from kata.sandbox.vm import copy_template
 from kata.sandbox.waiting import CARD, TAKEN_MARK, WaitingVm, hold_waiting, list_descendants
 from kata.sys import linux
@@ -126,7 +126,7 @@ class Waiter:
 
     def _prepare(self, runner: asyncio.Runner) -> WaitingVm:
         config = self._config = load_configuration(self._path)
-        size = _size(config, {})
+        size = size_sandbox({}, config, measure_host())
         template = make_template(Recipe(self._root, config, size), wait=True)
         assert template is not None
         self._files = (*template.files, *map(describe_file, _list_own_files(config)))
@@ -229,7 +229,7 @@ class Waiter:
 
     def _judge(self, offer: Offer, pid: int, waiting: WaitingVm) -> str:
         """Return why the VM is not for the program that was offered, or an empty string."""
-        if not all(describe_file(text.partition(" ")[0]) == text for text in self._files):
+        if not are_unchanged(self._files):
             self._is_spent = True
             return "those that wait are outdated: a file that they are made of has changed"
         for path in (f"{offer.bundle}/config.json", offer.config):
@@ -238,13 +238,7 @@ class Waiter:
         config = load_configuration(offer.config or None)
         spec = read_bundle(offer.bundle).spec
         config = apply_annotations(config, spec.get("annotations") or {})
-        return waiting.find_difference(config, _size(config, spec))
-
-
-def _size(config: Configuration, spec: dict[str, object]) -> VmSize:
-    host = measure_host()
-    size = size_vm(spec, config.hypervisor, host)
-    return size if config.runtime.static_sandbox_resource_mgmt else leave_room(size, config.hypervisor, host)
+        return waiting.find_difference(config, size_sandbox(spec, config, measure_host()))
 
 
 def _list_own_files(config: Configuration) -> list[str]:

@@ -1,6 +1,8 @@
-"""Files that must be whole or absent."""
+"""Files that must be whole or absent, and nobody else's."""
 
 import os
+
+_WRITABLE_BY_OTHERS = 0o022
 
 
 def replace_file(path: str, text: str, mode: int = 0o600) -> None:
@@ -23,3 +25,8 @@ def read_text(path: str) -> str:
             return file.read()
     except FileNotFoundError:
         return ""
+
+
+def is_ours_alone(status: os.stat_result) -> bool:
+    """Say whether a file or directory is this process's user's, and no other can write to it."""
+    return status.st_uid == os.geteuid() and not status.st_mode & _WRITABLE_BY_OTHERS
