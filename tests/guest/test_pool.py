@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from kata.hypervisor.identity import FIRST_ID, derive_user_id
 from kata.sandbox.keeper import find_keeper, list_members
 from kata.sys.process import read_stat
 from podnet import make_pod_network
+from polling import wait_until
 
 pytestmark = pytest.mark.timeout(400)
 _SHARES = Path("/run/kata-containers/shared/sandboxes")
@@ -56,10 +56,7 @@ def list_names(engine: Engine) -> list[str]:
 
 def wait_for_pool(engine: Engine, number: int, *, without: set[str] = frozenset()) -> None:  # type: ignore[assignment]
     """Wait until so many VMs wait that are not among those named."""
-    deadline = time.monotonic() + 200
-    while len(set(list_names(engine)) - without) < number:
-        assert time.monotonic() < deadline, engine.succeed("factory", "status")
-        time.sleep(0.05)
+    wait_until(lambda: len(set(list_names(engine)) - without) >= number, timeout=200)
 
 
 def is_taken(engine: Engine, container: Container) -> bool:
@@ -194,10 +191,7 @@ def test_a_taken_vm_ends_with_its_daemon_and_leaves_nothing(pooling: Engine) -> 
 
 def wait_for_ends(pids: tuple[int, ...]) -> None:
     """Wait until none of these processes runs: whose parent was killed may stay unreaped."""
-    deadline = time.monotonic() + 10
-    while left := [pid for pid in pids if (stat := read_stat(pid)) is not None and stat.state not in "ZX"]:
-        assert time.monotonic() < deadline, f"processes {left} outlive whom they belong to"
-        time.sleep(0.02)
+    wait_until(lambda: all(stat is None or stat.state in "ZX" for stat in map(read_stat, pids)), timeout=10)
 
 
 def test_a_pod_that_wants_another_vm_is_told_so_and_the_pool_keeps_its_own(pooling: Engine) -> None:

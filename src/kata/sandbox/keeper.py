@@ -23,12 +23,12 @@ from kata.resources.host import measure_host
 from kata.resources.size import size_vm
 from kata.sandbox.collect import release_directory
 from kata.sandbox.pool import END, NOTE, Offer, ask, find_pool, list_offering
+from kata.sandbox.program import find_own_program
 from kata.sandbox.store import is_being_made, is_served, lock_sandbox
 from kata.sandbox.waiting import CARD, TAKEN_MARK
 from kata.sys.file import read_text, replace_file
 from kata.sys.process import is_alive, read_start_ticks, send_signal
 
-_PROGRAM = "import sys; sys.path.insert(0, {!r}); from kata.sandbox.{} import main; sys.exit(main())"
 _LOG = "log"
 _PID = "keeper"
 _RETRY = 30.0
@@ -184,7 +184,7 @@ class Keeper:
         ours, theirs = os.pipe2(os.O_CLOEXEC)
         os.set_inheritable(theirs, True)
         words = [self._root, name, self._config, str(theirs), str(os.getpid())]
-        command = ["nice", "-n", "19", *_find_program("waiter"), *words]
+        command = ["nice", "-n", "19", *find_own_program("waiter"), *words]
         try:
             os.posix_spawnp("nice", command, os.environ, setsid=True, setsigmask=[], setsigdef=[signal.SIGTERM])
         finally:
@@ -211,11 +211,6 @@ class Keeper:
         # What is not ready yet hears nothing; the kernel ends it with this process.
 
 
-def _find_program(module: str) -> list[str]:
-    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return [sys.executable or "/usr/bin/python3", "-IS", "-c", _PROGRAM.format(package, module)]
-
-
 def _unlink(path: str) -> None:
     with suppress(FileNotFoundError):
         os.unlink(path)
@@ -230,7 +225,7 @@ def start_keeper(root: str, config: str, number: int) -> str:
     pool = find_pool(root)
     os.makedirs(pool, mode=0o700, exist_ok=True)
     with open(f"{pool}/{_LOG}", "wb") as log:
-        words = [*_find_program("keeper"), root, config]
+        words = [*find_own_program("keeper"), root, config]
         subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True)
     deadline = time.monotonic() + _START_TIMEOUT
     while len(list_offering(pool)) < number:
@@ -238,16 +233,22 @@ def start_keeper(root: str, config: str, number: int) -> str:
             return note
         if time.monotonic() > deadline:
             raise DeadlineError(f"the pool was not filled within {_START_TIMEOUT:g} s", hint=f"see {pool}/{_LOG}")
-        time.sleep(0.05)
+        time.sleep(0.05)  # nothing tells of a file that another process makes
     return ""
 
 
 def find_keeper(root: str) -> int:
     """Return the keeper's pid, 0 where none lives."""
+    pid, ticks = _read_keeper(root)
+    return pid if pid and is_alive(pid, ticks) else 0
+
+
+def _read_keeper(root: str) -> tuple[int, int]:
+    """Return the pid and the start ticks that a keeper has left word of, 0 and 0 where none has."""
     with suppress(ValueError):
         pid, ticks = (int(word) for word in read_text(f"{find_pool(root)}/{_PID}").split())
-        return pid if is_alive(pid, ticks) else 0
-    return 0
+        return pid, ticks
+    return 0, 0
 
 
 def read_note(root: str) -> str:
@@ -259,26 +260,34 @@ def destroy_pool(root: str) -> int:
     """End the keeper and all that wait, and return how many did. What was taken is not touched. Raise DeadlineError."""
     pool = find_pool(root)
     count = len(list_offering(pool))
-    with suppress(ValueError, ProcessLookupError):
-        pid, ticks = (int(word) for word in read_text(f"{pool}/{_PID}").split())
-        descriptor = os.pidfd_open(pid)
-        try:
-            if send_signal(pid, ticks, signal.SIGTERM) and not select.select([descriptor], [], [], _END_TIMEOUT)[0]:
-                send_signal(pid, ticks)
-                if not select.select([descriptor], [], [], _END_TIMEOUT)[0]:
-                    raise DeadlineError(f"the keeper of the pool (process {pid}) does not end")
-        finally:
-            os.close(descriptor)
+    pid, ticks = _read_keeper(root)
+    if pid:
+        _end_keeper(pid, ticks)
     deadline = time.monotonic() + _END_TIMEOUT
     while collect_dead(root, dry_run=False, is_young_kept=False) or any(_list_waiting(pool)):
         if time.monotonic() > deadline:
             raise DeadlineError(f"what waits at {pool} does not end")
-        time.sleep(0.02)
+        time.sleep(0.02)  # they are nobody's children, and their locks tell of their ends
     for name in (NOTE, _PID, _LOG, "lock"):
         _unlink(f"{pool}/{name}")
     with suppress(OSError):  # what was taken is still in it
         os.rmdir(pool)
     return count
+
+
+def _end_keeper(pid: int, ticks: int) -> None:
+    """End a keeper, by force where it does not by itself, unless it has ended. Raise DeadlineError."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if not send_signal(pid, ticks, number) or select.select([descriptor], [], [], _END_TIMEOUT)[0]:
+                return
+    finally:
+        os.close(descriptor)
+    raise DeadlineError(f"the keeper of the pool (process {pid}) does not end")
 
 
 def _list_waiting(pool: str) -> Iterator[str]:

@@ -3,14 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 from typing import Any, NamedTuple
 
 from kata.config.model import AgentConfig, Configuration, FactoryConfig, HypervisorConfig, RuntimeConfig
 from kata.resources.size import VmSize
+from kata.sandbox.program import find_own_program
 from kata.sandbox.template import MAKER_LOG
-
-_PROGRAM = "import sys; sys.path.insert(0, {!r}); from kata.sandbox.maker import main; sys.exit(main())"
 
 
 class Recipe(NamedTuple):
@@ -65,9 +63,7 @@ def start_maker(recipe: Recipe) -> int:
     theirs, ours = os.pipe2(os.O_CLOEXEC)
     try:
         os.write(ours, write_recipe(recipe).encode())
-        package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        python = [sys.executable or "/usr/bin/python3", "-IS", "-c", _PROGRAM.format(package)]
-        command = ["nice", "-n", "19", *python]
+        command = ["nice", "-n", "19", *find_own_program("maker")]
         subprocess.Popen(command, stdin=theirs, stdout=log, stderr=log, cwd="/", start_new_session=True)
     except BaseException:
         os.close(ours)
