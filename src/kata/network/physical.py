@@ -52,7 +52,7 @@ def bring_home(address: str, namespace: int, name: str, *, timeout: float, sysfs
     while not (found := glob.glob(f"{pattern}/net/*") + glob.glob(f"{pattern}/virtio*/net/*")):
         if time.monotonic() > deadline:
             raise DeadlineError(f"the driver of the PCI device {address} made no network interface in {timeout:g} s")
-        time.sleep(_PAUSE)
+        time.sleep(_PAUSE)  # sysfs tells nobody of what comes
     home = os.open(_HOST_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with visit_namespace(home), open_netlink() as netlink:

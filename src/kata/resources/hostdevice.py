@@ -174,7 +174,7 @@ def wait_unused(group: str, *, timeout: float) -> None:
             return
         if time.monotonic() > deadline:
             raise DeadlineError(f"somebody has IOMMU group {group} open for {timeout:g} s still")
-        time.sleep(_PAUSE)
+        time.sleep(_PAUSE)  # the kernel tells nobody of it
 
 
 def find_group_of_node(path: str, major: int, minor: int, sysfs: str = _SYSFS) -> str:
