@@ -129,7 +129,7 @@ def _launch(directory: Path, artifacts: Artifacts, ports: tuple[SerialPort, ...]
             disks={},
             ports=listening,
         )
-        machine = Machine(driver.binary.path, driver.acceleration.accelerator, tb_size=driver.settings.tb_size)
+        machine = Machine(driver.path, driver.acceleration.accelerator, tb_size=driver.settings.tb_size)
         arguments = build_arguments(spec, machine, descriptors)
         files = tuple(number for number in (kernel, image, initrd) if number is not None)
         inherited = (far_control.fileno(), far_console.fileno(), *listening.values(), *files)

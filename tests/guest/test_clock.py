@@ -16,7 +16,7 @@ from engine import ARTEFACTS, Engine
 from kata.config.artifacts import Artifacts
 from kata.config.model import Configuration
 from kata.hypervisor.channel import AGENT_PORT
-from kata.hypervisor.qemu.driver import QemuSettings, open_hypervisor
+from kata.hypervisor.qemu.driver import Qemu, QemuSettings
 from kata.hypervisor.qemu.vm import QemuVm
 from kata.hypervisor.spec import VmSpec
 from kata.sandbox.clock import GuestClock
@@ -96,7 +96,7 @@ async def _boot(directory: Path, image: Path) -> AsyncIterator[tuple[QemuVm, Gue
     spec = VmSpec(
         "clock", str(directory), str(kernel), 1, 256, str(image), None, tuple(parameters), devices=line.devices
     )
-    machine = await open_hypervisor(QemuSettings(accelerator="tcg"), state_directory=None).start(spec)
+    machine = await Qemu(QemuSettings(accelerator="tcg"), None).start(spec)
     try:
         guest = Guest(await line.connect(AGENT_PORT, timeout=30))
         await guest.check(timeout=60)

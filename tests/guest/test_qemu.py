@@ -18,7 +18,7 @@ import pytest
 from isolation import run_with_own_mounts
 from kata.errors import ConfigError, DeadlineError, NotFoundError, StartError
 from kata.hypervisor.identity import derive_user_id
-from kata.hypervisor.qemu.driver import Qemu, QemuSettings, open_hypervisor
+from kata.hypervisor.qemu.driver import Qemu, QemuSettings
 from kata.hypervisor.qemu.vm import QemuVm
 from kata.hypervisor.spec import Balloon, BlockDevice, DiskAddress, NetDevice, Rng, SerialPort, SharedFs, VmSpec
 from kata.storage.share import Share
@@ -116,7 +116,7 @@ class Guest:
 
 
 def open_driver(tmp_path: Path, settings: QemuSettings | None = None) -> Qemu:
-    return open_hypervisor(settings, state_directory=str(tmp_path / "state"))
+    return Qemu(settings or QemuSettings(), str(tmp_path / "state"))
 
 
 @asynccontextmanager

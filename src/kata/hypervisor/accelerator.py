@@ -112,6 +112,13 @@ def _describe_circumstances() -> str:
     return f"{read_boot_id()} {os.geteuid()} {device}"
 
 
+def require_kvm(vmm: str, wanted: str, state_directory: str | None) -> None:
+    """Raise UnsupportedError for a VMM that cannot emulate, where KVM is of no use or not wanted."""
+    if choose_accelerator(wanted, state_directory).accelerator != "kvm":
+        reason = choose_accelerator("auto", state_directory).reason
+        raise UnsupportedError(f"{vmm} needs KVM, and {reason}", hint="use QEMU, which can emulate")
+
+
 def choose_accelerator(wanted: str, state_directory: str | None) -> AcceleratorReport:
     """Decide by the configuration: `auto`, `kvm` or `tcg`.
 

@@ -19,7 +19,8 @@ from kata.sys.loop import attach_loop, update_size
 from kata.sys.mount import bind, unmount
 from kata.sys.unixsocket import listen_unix
 
-KERNEL, INITRD, IMAGE, FIRMWARE, VSOCK_SOCKET = "kernel", "initrd", "image", "firmware", "vsock.sock"
+KERNEL, INITRD, IMAGE, FIRMWARE, MEMORY = "kernel", "initrd", "image", "firmware", "memory"
+API_SOCKET, VSOCK_SOCKET = "api.sock", "vsock.sock"
 _ROOM_MIB = 64
 """For sockets and nodes, and for a copy of the VMM, which Firecracker's jailer makes. Only use takes memory."""
 

@@ -4,20 +4,12 @@ import asyncio
 import io
 import os
 import socket
-from contextlib import ExitStack
 
 from kata.protocol.text import clean_text
 from kata.transport.boundedlog import BoundedLog
 
 _TAIL = 4096
 _READ = 65536
-
-
-def open_log(directory: str, name: str, limit: int, undo: ExitStack) -> BoundedLog:
-    """Open a log of at most `limit` bytes in a sandbox's directory, until `undo` is closed."""
-    log = BoundedLog(os.path.join(directory, name), limit=limit)
-    undo.callback(log.close)
-    return log
 
 
 class Console:

@@ -1,18 +1,18 @@
-"""VMMs that are driven by HTTP over a Unix socket: the calls, and the process with its console and its directory."""
+"""VMMs that are driven by HTTP over a Unix socket: the calls, and the process with its API and its cell."""
 
 import asyncio
 import json
 import os
-from collections.abc import Coroutine, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from kata.errors import Code, GuestError, KataError, StartError
-from kata.hypervisor.cell import Cell
-from kata.hypervisor.console import Console
-from kata.hypervisor.driver import Started, VmExit
+from kata.errors import Code, GuestError, StateError, UnsupportedError
+from kata.hypervisor.cell import API_SOCKET, MEMORY, Cell
+from kata.hypervisor.launch import Launch
 from kata.hypervisor.process import VmmProcess
-from kata.hypervisor.spec import VmSpec
+from kata.hypervisor.ratelimit import RateLimits
+from kata.hypervisor.saved import write_saved_file, write_saved_memory
 from kata.protocol.text import clean_text
 from kata.sys.process import list_threads
 from kata.sys.unixsocket import connect_unix, open_socket_node
@@ -97,47 +97,19 @@ def _find_reason(text: str) -> str:
 
 
 class RestProcess(VmmProcess):
-    """One VMM's process, its console, its directory, and all that was opened for it. A driver's `Vm` builds on it.
+    """One VMM's process with its API and its cell, and the limits that it keeps. A driver's VM builds on it.
 
     `vcpu_threads` is how the names of its vCPU threads begin; a number follows.
     """
 
     vcpu_threads = "vcpu"
 
-    def __init__(self, spec: VmSpec, child: Child, api: RestApi, cell: Cell, console: Console, undo: ExitStack) -> None:
-        super().__init__(spec, child, console, undo)
-        self.api = api
+    def __init__(self, launch: Launch, child: Child, cell: Cell, limits: RateLimits) -> None:
+        super().__init__(launch, child)
         self.cell = cell
-
-    async def bring_up(self, creating: Coroutine[Any, Any, None], started: Started, *, timeout: float) -> None:
-        """Have the VMM make the VM by the calls that are `creating` it; end it where that fails. Raise StartError."""
-        try:
-            started(self.pid)
-            async with asyncio.timeout(timeout):
-                await self._run_or_end(asyncio.create_task(creating))
-        except BaseException as error:
-            # Cancelled or failed: the VM is nobody's, so it goes, and what it said goes into the error.
-            ending = await self.stop(timeout=0)
-            if isinstance(error, KataError | TimeoutError):
-                reason = str(error) or f"{self.name} did not start the VM within {timeout:g} s"
-                raise StartError("hypervisor", reason, console=ending.console) from error
-            raise
-
-    async def _run_or_end(self, starting: "asyncio.Task[None]") -> None:
-        """Wait for the calls that start the VM, or for the end of the VMM, whichever is first. Raise GuestError."""
-        ending = asyncio.create_task(self._child.wait())
-        try:
-            await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if starting.done() and starting.exception() is not None:
-                # It hangs up a moment before it has ended; its last words say more than a closed socket.
-                await asyncio.wait({ending}, timeout=1.0)
-            if ending.done() and (not starting.done() or starting.exception() is not None):
-                raise GuestError(f"{self.name} {ending.result().describe()}")
-            await starting
-        finally:
-            starting.cancel()
-            ending.cancel()
-            await asyncio.gather(starting, ending, return_exceptions=True)
+        self.api = RestApi(f"{cell.path}/{API_SOCKET}", child.name)
+        self._kept.callback(self.api.close)
+        self._limits = limits
 
     async def list_vcpu_threads(self) -> dict[int, int]:
         threads = {}
@@ -147,13 +119,18 @@ class RestProcess(VmmProcess):
                 threads[int(number)] = thread
         return threads
 
-    async def shut_down(self, *, timeout: float) -> None:
-        """Ask the VMM to end. Raise what the call raises."""
+    async def save(self, directory: str, *, timeout: float) -> None:
+        if not self.spec.savable:
+            raise StateError(f"sandbox {self.spec.id} was not started as a VM that can be saved")
+        for name, inside in (await self._write_snapshot(timeout=timeout)).items():
+            with self.cell.read_file(inside) as file:
+                write_saved_file(file, f"{directory}/{name}")
+        with self.cell.read_file(MEMORY) as file:
+            write_saved_memory(file, directory)
 
-    async def stop(self, *, timeout: float = 2.0) -> VmExit:
-        if self._child.ending is None and timeout > 0:
-            with suppress(KataError, TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await self.shut_down(timeout=timeout)
-                    await self._child.wait()
-        return await self._end()
+    async def _write_snapshot(self, *, timeout: float) -> dict[str, str]:  # noqa: ARG002 - refused
+        """Stop the vCPUs and have the VM written to the cell, its memory to `MEMORY`.
+
+        Return the cell's names of its other files by the names that they have outside.
+        """
+        raise UnsupportedError(f"VMs of {self.name} are not saved")

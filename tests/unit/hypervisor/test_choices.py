@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from kata.config.model import HypervisorConfig
 from kata.errors import ConfigError, HostError, NotFoundError, UnsupportedError
-from kata.hypervisor import binary
-from kata.hypervisor.binary import Product
+from kata.hypervisor.acrn import driver as acrn
+from kata.hypervisor.binary import Product, find_binary
 from kata.hypervisor.channel import choose_guest_channel, format_port_name
 from kata.hypervisor.clh import driver as clh
 from kata.hypervisor.confinement import confine
 from kata.hypervisor.driver import Capabilities, open_hypervisor
 from kata.hypervisor.firecracker import driver as firecracker
 from kata.hypervisor.identity import FIRST_ID, LAST_ID, derive_user_id
-from kata.hypervisor.qemu.binary import find_binary, parse_version
+from kata.hypervisor.qemu import driver as qemu
 
 QEMU = Capabilities(channels=("vsock", "vport"), accelerator="tcg")
 
@@ -29,56 +29,43 @@ def write_tool(folder: Path, prints: str) -> str:
     return str(tool)
 
 
-def test_the_version_is_read_with_and_without_a_package() -> None:
-    assert parse_version("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)") == (7, 2, 22)
-    assert parse_version("QEMU emulator version 10.0") == (10, 0, 0)
-    assert parse_version("bash 5") is None
-
-
-def test_an_old_qemu_is_refused_by_version(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match=r"QEMU 6\.2\.0 at .* is too old \(7\.2 or newer is needed\)"):
-        find_binary(write_tool(tmp_path, "QEMU emulator version 6.2.0"), None)
-
-
-def test_something_else_is_not_taken_for_qemu(tmp_path: Path) -> None:
-    with pytest.raises(HostError, match="printed no version of QEMU but 'hello'"):
-        find_binary(write_tool(tmp_path, "hello"), None)
-
-
 def test_no_qemu_says_what_to_install() -> None:
     with pytest.raises(NotFoundError, match="install qemu-system-x86"):
-        find_binary("/no/qemu", None)
+        find_binary(qemu.PRODUCT, "/no/qemu", None)
 
 
 @pytest.mark.parametrize(
     ("product", "printed", "version"),
     [
+        (qemu.PRODUCT, "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)", "7.2.22"),
+        (qemu.PRODUCT, "QEMU emulator version 10.0", "10.0"),
+        (acrn.PRODUCT, "DM version is: 3.3-checker", "3.3"),
         (clh.PRODUCT, "cloud-hypervisor v53.0.0", "53.0.0"),
         (firecracker.PRODUCT, "Firecracker v1.16.1\n\nmore", "1.16.1"),
         (firecracker.PRODUCT, "Firecracker v1.17.0-dev", "1.17.0"),
     ],
 )
-def test_other_vmms_tell_their_versions_and_old_ones_are_refused(
+def test_vmms_tell_their_versions_and_old_ones_are_refused(
     tmp_path: Path, product: Product, printed: str, version: str
 ) -> None:
     tool = write_tool(tmp_path, printed)
-    assert binary.find_binary(product, tool, None) == (tool, version)
+    assert find_binary(product, tool, None) == (tool, version)
     major = product.printed + "0.9.1"
     with pytest.raises(UnsupportedError, match=rf"{product.name} 0\.9\.1 at .* is too old"):
-        binary.find_binary(product, write_tool(tmp_path, major), None)
+        find_binary(product, write_tool(tmp_path, major), None)
     with pytest.raises(HostError, match=f"printed no version of {product.name}"):
-        binary.find_binary(product, write_tool(tmp_path, "hello"), None)
+        find_binary(product, write_tool(tmp_path, "hello"), None)
     with pytest.raises(NotFoundError, match=f"no {product.name} at /nowhere"):
-        binary.find_binary(product, "/nowhere", None)
+        find_binary(product, "/nowhere", None)
 
 
 def test_the_version_is_asked_once_until_the_file_changes(tmp_path: Path) -> None:
     tool = write_tool(tmp_path, "QEMU emulator version 8.0.0")
     state = str(tmp_path / "state")
-    assert find_binary(tool, state) == find_binary(tool, state)
+    assert find_binary(qemu.PRODUCT, tool, state) == find_binary(qemu.PRODUCT, tool, state)
     assert (tmp_path / "asked").read_text() == "asked\n"
     write_tool(tmp_path, "QEMU emulator version 8.0.12")
-    assert find_binary(tool, state).version == (8, 0, 12)
+    assert find_binary(qemu.PRODUCT, tool, state) == (tool, "8.0.12")
 
 
 @given(st.text())

@@ -2,11 +2,12 @@
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from kata.hypervisor.launch import prepare_launch
 from kata.hypervisor.qemu.vm import QemuVm
 from kata.hypervisor.spec import VmSpec
 from kata.resources.oom import OomWatch
@@ -16,22 +17,16 @@ from kata.storage.share import Share
 from kata.storage.virtiofsd import Virtiofsd
 from kata.transport.boundedlog import BoundedLog
 from kata.transport.child import start_child
-from kata.transport.qmp import QmpSession
 from peer import Peer, open_guest
 
 
 def start_machine(directory: Path, argv: list[str], *descriptors: int) -> QemuVm:
     """Own a process as a QEMU is owned. Its end of the QMP socket closes when it ends."""
-    control, theirs = socket.socketpair()
-    console, their_console = socket.socketpair()
-    with theirs, their_console:
-        child = start_child("QEMU", argv, descriptors=(theirs.fileno(), *descriptors))
-    log = BoundedLog(str(directory / "console.log"))
-    undo = ExitStack()
-    undo.callback(log.close)
-    undo.callback(console.close)
     spec = VmSpec(id="s", directory=str(directory), kernel="", vcpus=1, memory_mib=128)
-    return QemuVm(spec, child, QmpSession(control), console, log, undo)
+    with prepare_launch("QEMU", spec, 1 << 20) as launch:
+        control, theirs = launch.connect()
+        child = launch.start(argv, launch.open_log("qemu.log"), descriptors=(theirs, *descriptors))
+        return QemuVm(launch, child, control)
 
 
 def start_share_server(directory: Path) -> Virtiofsd:

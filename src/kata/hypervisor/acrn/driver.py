@@ -5,26 +5,20 @@ this driver is proven, and docs/hypervisors.md says what is not.
 """
 
 import os
-import re
-import socket
-from contextlib import ExitStack
 from typing import NamedTuple
 
 from kata.config.model import HypervisorConfig
-from kata.errors import ConfigError, HostError, NotFoundError, StartError, UnsupportedError
+from kata.errors import ConfigError, UnsupportedError
 from kata.hypervisor.acrn.arguments import build_arguments
 from kata.hypervisor.acrn.vm import AcrnVm
-from kata.hypervisor.console import Console, open_log
+from kata.hypervisor.binary import Product, find_binary
 from kata.hypervisor.driver import Capabilities, Started, ignore_start
+from kata.hypervisor.launch import prepare_launch
 from kata.hypervisor.spec import VmSpec
-from kata.sys.program import find_program
-from kata.transport.child import start_child
-from kata.transport.toolversion import ask_version
 
-OLDEST = 3
 _PROGRAM = "acrn-dm"
+PRODUCT = Product("acrn-dm", "acrn", "", (3,))
 _DEVICE = "/dev/acrn_hsm"
-_VERSION = re.compile(r"(\d+)\.(\d+)")
 _SETUP_HEADER, _MAGIC = 0x202, b"HdrS"
 """Where a bzImage says that it is one. Source: Documentation/arch/x86/boot.rst."""
 
@@ -47,17 +41,7 @@ class Acrn:
 
     def __init__(self, settings: AcrnSettings, state_directory: str | None) -> None:
         self.settings = settings
-        found = find_program(settings.path)
-        if found is None:
-            raise NotFoundError(f"there is no acrn-dm at {settings.path}", hint="set path in [hypervisor.acrn]")
-        self.path = found
-        printed = ask_version(found, state_directory)
-        match = _VERSION.search(printed)
-        if match is None:
-            raise HostError(f"{found} --version printed no version of acrn-dm but {printed!r}")
-        self.version = match[0]
-        if int(match[1]) < OLDEST:
-            raise UnsupportedError(f"ACRN {self.version} at {found} is too old", hint=f"{OLDEST}.0 or newer is needed")
+        self.path, self.version = find_binary(PRODUCT, settings.path, state_directory)
         if not os.path.exists(settings.device):
             raise UnsupportedError(
                 f"{settings.device} does not exist: this host is no Service VM of ACRN's", hint="use QEMU"
@@ -73,26 +57,17 @@ class Acrn:
     def identify(self, spec: VmSpec) -> tuple[str, tuple[str, ...]]:
         raise UnsupportedError(f"sandbox {spec.id}: VMs of ACRN are not saved")
 
-    async def start(self, spec: VmSpec, *, timeout: float = 30.0, started: Started = ignore_start) -> AcrnVm:  # noqa: ARG002 - it has no first word
+    async def start(self, spec: VmSpec, *, timeout: float = 30.0, started: Started = ignore_start) -> AcrnVm:
         _check_kernel(spec)
         cpus = self.settings.cpus or tuple(range(1, spec.vcpus + 1))
         argv = build_arguments(spec, self.path, self.settings.name, cpus=cpus[: spec.vcpus])
-        console, dm_console = socket.socketpair()
-        with dm_console, ExitStack() as undo:
-            undo.callback(console.close)
-            log = open_log(spec.directory, "acrn-dm.log", self.settings.console_limit, undo)
-            console_log = open_log(spec.directory, "console.log", self.settings.console_limit, undo)
-            try:
-                child = start_child(
-                    f"acrn-dm of sandbox {spec.id}",
-                    ["setpriv", "--no-new-privs", "--pdeathsig", "KILL", "--", *argv],
-                    log=log,
-                    output=dm_console.fileno(),
-                )
-            except HostError as error:
-                raise StartError("hypervisor", error.message, hint=error.hint) from error
-            started(child.pid)
-            return AcrnVm(spec, child, Console(console, console_log), undo.pop_all())
+        with prepare_launch(AcrnVm.name, spec, self.settings.console_limit) as launch:
+            # The hypervisor's device is root's alone, so the user stays.
+            confined = ["setpriv", "--no-new-privs", "--pdeathsig", "KILL", "--", *argv]
+            child = launch.start(confined, launch.open_log("acrn-dm.log"), output=launch.vmm_console)
+            vm = AcrnVm(launch, child)
+        await vm.bring_up(started, timeout=timeout)
+        return vm
 
 
 def _check_kernel(spec: VmSpec) -> None:

@@ -1,33 +1,28 @@
 """The Cloud Hypervisor driver: shows it what the VM needs, starts it confined, and has it make the VM."""
 
 import json
-import socket
-from contextlib import ExitStack
 from typing import NamedTuple
 
 from kata.config.model import HypervisorConfig
 from kata.errors import UnsupportedError
-from kata.hypervisor.accelerator import choose_accelerator
+from kata.hypervisor.accelerator import require_kvm
 from kata.hypervisor.binary import Product, find_binary
-from kata.hypervisor.cell import VSOCK_SOCKET, Cell
-from kata.hypervisor.clh.request import MEMORY, SAVED, SAVED_FILES, build_vm, name_share
+from kata.hypervisor.cell import API_SOCKET, MEMORY, VSOCK_SOCKET, Cell
+from kata.hypervisor.clh.request import SAVED, SAVED_FILES, build_vm, name_share
 from kata.hypervisor.clh.vm import ClhVm
 from kata.hypervisor.confinement import confine
-from kata.hypervisor.console import Console, open_log
 from kata.hypervisor.driver import Capabilities, Started, ignore_start
 from kata.hypervisor.identity import derive_user_id
+from kata.hypervisor.launch import prepare_launch
 from kata.hypervisor.ratelimit import RateLimits, read_limits
-from kata.hypervisor.rest import RestApi
 from kata.hypervisor.saved import describe_kvm_host
 from kata.hypervisor.spec import SharedFs, VmSpec
 from kata.sys.file import read_text
 from kata.sys.landlock import find_landlock_version
-from kata.transport.child import start_child
 
 _PROGRAM = "cloud-hypervisor"
 PRODUCT = Product("Cloud Hypervisor", "clh", "cloud-hypervisor v", (50,))
 _CELL = "cell"
-_API_SOCKET = "api.sock"
 _YES = ("Y", "1")
 _LEAST_LANDLOCK = 3
 """The version of Landlock's interface that Cloud Hypervisor asks the kernel for, that of Linux 6.2."""
@@ -53,9 +48,7 @@ class CloudHypervisor:
     def __init__(self, settings: ClhSettings, state_directory: str | None) -> None:
         self.settings = settings
         self.path, self.version = find_binary(PRODUCT, settings.path, state_directory)
-        if choose_accelerator(settings.accelerator, state_directory).accelerator != "kvm":
-            reason = choose_accelerator("auto", state_directory).reason
-            raise UnsupportedError(f"Cloud Hypervisor needs KVM, and {reason}", hint="use QEMU, which can emulate")
+        require_kvm(PRODUCT.name, settings.accelerator, state_directory)
         self._landlock = find_landlock_version() >= _LEAST_LANDLOCK
         self.warning = "" if self._landlock else "this kernel has no Landlock for Cloud Hypervisor's files"
 
@@ -89,38 +82,23 @@ class CloudHypervisor:
 
     async def start(self, spec: VmSpec, *, timeout: float = 30.0, started: Started = ignore_start) -> ClhVm:
         check_confidential(spec, self.settings.tdx)
-        console, vmm_console = socket.socketpair()
-        events, vmm_events = socket.socketpair()
         more = spec.memory_mib if spec.savable or spec.saved else 0
         cell = Cell(f"{spec.directory}/{_CELL}", derive_user_id(spec.id), more_mib=more)
-        with ExitStack() as temporary, ExitStack() as undo:
-            temporary.callback(vmm_console.close)
-            temporary.callback(vmm_events.close)
-            undo.callback(console.close)
-            undo.callback(events.close)
+        with prepare_launch(ClhVm.name, spec, self.settings.console_limit) as launch:
             cell.open()
-            undo.callback(cell.release)
+            launch.kept.callback(cell.release)
             _fill_cell(cell, spec)
-            server = cell.listen(_API_SOCKET)
-            temporary.callback(server.close)
-            log = open_log(spec.directory, "cloud-hypervisor.log", self.settings.console_limit, undo)
-            argv = confine(build_arguments(self.path, server.fileno(), vmm_events.fileno()), spec.id, "kvm")
-            child = start_child(
-                f"Cloud Hypervisor of sandbox {spec.id}",
-                argv,
-                descriptors=(server.fileno(), vmm_events.fileno()),
+            server = launch.lent.enter_context(cell.listen(API_SOCKET))
+            events, vmm_events = launch.connect()
+            child = launch.start(
+                confine(build_arguments(self.path, server.fileno(), vmm_events), spec.id, "kvm"),
+                launch.open_log("cloud-hypervisor.log"),
+                descriptors=(server.fileno(), vmm_events),
                 cwd=cell.path,
-                log=log,
-                output=vmm_console.fileno(),
+                output=launch.vmm_console,
             )
-            console_log = open_log(spec.directory, "console.log", self.settings.console_limit, undo)
-            api = RestApi(f"{cell.path}/{_API_SOCKET}", f"Cloud Hypervisor of sandbox {spec.id}")
-            undo.callback(api.close)
-            vm = ClhVm(
-                spec, child, api, cell, Console(console, console_log), events, undo.pop_all(), self.settings.limits
-            )
-            temporary.close()
-        await vm.bring_up(vm.create(landlock=self._landlock), started, timeout=timeout)
+            vm = ClhVm(launch, child, cell, self.settings.limits, events, landlock=self._landlock)
+        await vm.bring_up(started, timeout=timeout)
         return vm
 
 

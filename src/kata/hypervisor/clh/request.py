@@ -7,7 +7,7 @@ are names in the VMM's own directory, where it starts.
 from typing import Any
 
 from kata.errors import ConfigError, UnsupportedError
-from kata.hypervisor.cell import FIRMWARE, IMAGE, INITRD, KERNEL, VSOCK_SOCKET, name_disk
+from kata.hypervisor.cell import FIRMWARE, IMAGE, INITRD, KERNEL, MEMORY, VSOCK_SOCKET, name_disk
 from kata.hypervisor.ratelimit import NO_LIMIT, UNLIMITED, RateLimit, RateLimits, describe_limit
 from kata.hypervisor.spec import (
     Balloon,
@@ -20,9 +20,8 @@ from kata.hypervisor.spec import (
     VmSpec,
 )
 
-MEMORY = "memory"
 SAVED = "saved"
-"""Names in the cell of the file of the guest's memory, and of the directory of a VM that is saved or restored."""
+"""The name in the cell of the directory of a VM that is saved or restored; its memory is in a file beside that."""
 
 SAVED_FILES = {"config": f"{SAVED}/config.json", "state": f"{SAVED}/state.json"}
 """What is in that directory, by the names that it has outside."""

@@ -4,13 +4,11 @@ import asyncio
 import json
 import signal
 import socket
-from contextlib import ExitStack
 from typing import Any
 
-from kata.errors import DeadlineError, ExistsError, GuestError, NotFoundError, StateError
-from kata.hypervisor.cell import Cell, name_disk
+from kata.errors import DeadlineError, ExistsError, GuestError, NotFoundError
+from kata.hypervisor.cell import MEMORY, Cell, name_disk
 from kata.hypervisor.clh.request import (
-    MEMORY,
     SAVED,
     SAVED_FILES,
     build_vm,
@@ -24,12 +22,12 @@ from kata.hypervisor.clh.request import (
     name_share,
     read_slot,
 )
-from kata.hypervisor.console import Console
+from kata.hypervisor.launch import Launch
 from kata.hypervisor.ratelimit import RateLimits
-from kata.hypervisor.rest import CALL_TIMEOUT, RestApi, RestProcess
-from kata.hypervisor.saved import fill_memory, write_saved_file, write_saved_memory
-from kata.hypervisor.spec import BlockDevice, DiskAddress, NetDevice, PciAddress, SharedFs, VfioDevice, VmSpec, VmState
-from kata.transport.child import Child
+from kata.hypervisor.rest import CALL_TIMEOUT, RestProcess
+from kata.hypervisor.saved import fill_memory
+from kata.hypervisor.spec import BlockDevice, DiskAddress, NetDevice, PciAddress, SharedFs, VfioDevice, VmState
+from kata.transport.child import Child, Ending
 
 _API = "/api/v1"
 _READ = 65536
@@ -45,26 +43,21 @@ class ClhVm(RestProcess):
     name = "Cloud Hypervisor"
 
     def __init__(
-        self,
-        spec: VmSpec,
-        child: Child,
-        api: RestApi,
-        cell: Cell,
-        console: Console,
-        events: socket.socket,
-        undo: ExitStack,
-        limits: RateLimits,
+        self, launch: Launch, child: Child, cell: Cell, limits: RateLimits, events: socket.socket, *, landlock: bool
     ) -> None:
-        super().__init__(spec, child, api, cell, console, undo)
+        """`events` is the other end of its event monitor."""
+        super().__init__(launch, child, cell, limits)
+        self._landlock = landlock
         self._events = events
-        self._limits = limits
         self._said = b""
+        self._cause = ""
+        """Why it ended, where its end itself does not say it."""
         self._booted = False
         self._plugged: set[str] = set()
         self._loop = asyncio.get_running_loop()
         events.setblocking(False)
         self._loop.add_reader(events, self._read_events)
-        undo.callback(self._close_events)
+        self._kept.callback(self._close_events)
 
     def _close_events(self) -> None:
         self._loop.remove_reader(self._events)
@@ -98,13 +91,12 @@ class ClhVm(RestProcess):
     ) -> Any:
         return await self.api.call("PUT", f"{_API}/{call}", body, descriptors=descriptors, timeout=timeout)
 
-    async def create(self, *, landlock: bool) -> None:
-        """Make the VM with its cards, and boot it unless it is to be paused."""
+    async def _create(self, *, timeout: float) -> None:  # noqa: ARG002 - kept by the caller
         if self.spec.saved:
             await self._restore()
             return
         await self.api.wait_served()
-        await self._put("vm.create", build_vm(self.spec, self._limits, landlock=landlock))
+        await self._put("vm.create", build_vm(self.spec, self._limits, landlock=self._landlock))
         for device in self.spec.devices:
             if isinstance(device, NetDevice):
                 await self._put("vm.add-net", describe_net(device, self._limits.net), descriptors=device.taps)
@@ -119,21 +111,13 @@ class ClhVm(RestProcess):
         await self._put("vm.restore", describe_restoring(paused=self.spec.paused))
         self._booted = True
 
-    async def save(self, directory: str, *, timeout: float) -> None:
-        if not self.spec.savable:
-            raise StateError(f"sandbox {self.spec.id} was not started as a VM that can be saved")
+    async def _write_snapshot(self, *, timeout: float) -> dict[str, str]:
         self.cell.make_directory(SAVED)
         await self.pause()
         await self._put("vm.snapshot", describe_snapshot(), timeout=timeout)
-        for name, inside in SAVED_FILES.items():
-            with self.cell.read_file(inside) as file:
-                write_saved_file(file, f"{directory}/{name}")
-        with self.cell.read_file(MEMORY) as file:
-            write_saved_memory(file, directory)
+        return SAVED_FILES
 
-    async def query_state(self) -> VmState:
-        if self.has_ended:
-            return "ended"
+    async def _ask_state(self) -> VmState:
         info = await self.api.call("GET", f"{_API}/vm.info")
         return _STATES.get(str(info["state"]), "ended")
 
@@ -147,9 +131,12 @@ class ClhVm(RestProcess):
             await self._put("vm.boot")
             self._booted = True
 
-    async def shut_down(self, *, timeout: float) -> None:
+    async def _ask_to_end(self) -> None:
         self._cause = "Cloud Hypervisor was told to end"
-        await self.api.call("PUT", f"{_API}/vmm.shutdown", timeout=timeout)
+        await self._put("vmm.shutdown")
+
+    def _explain(self, ending: Ending) -> str:
+        return self._cause or super()._explain(ending)
 
     async def plug_block(self, device: BlockDevice) -> DiskAddress:
         self._reserve(device.id)

@@ -2,32 +2,27 @@
 
 import json
 import os
-import socket
-from contextlib import ExitStack
 from typing import NamedTuple
 
 from kata.config.model import HypervisorConfig
-from kata.errors import NotFoundError, UnsupportedError
-from kata.hypervisor.accelerator import choose_accelerator
+from kata.errors import NotFoundError
+from kata.hypervisor.accelerator import require_kvm
 from kata.hypervisor.binary import Product, find_binary
-from kata.hypervisor.cell import VSOCK_SOCKET, Cell
-from kata.hypervisor.console import Console, open_log
+from kata.hypervisor.cell import API_SOCKET, MEMORY, VSOCK_SOCKET, Cell
 from kata.hypervisor.driver import Capabilities, Started, ignore_start
-from kata.hypervisor.firecracker.request import EMPTY, MEMORY, STATE, build_calls
+from kata.hypervisor.firecracker.request import EMPTY, STATE, build_calls
 from kata.hypervisor.firecracker.vm import FirecrackerVm
 from kata.hypervisor.identity import derive_user_id
+from kata.hypervisor.launch import prepare_launch
 from kata.hypervisor.ratelimit import RateLimits, read_limits
-from kata.hypervisor.rest import RestApi
 from kata.hypervisor.saved import describe_kvm_host
 from kata.hypervisor.spec import VmSpec
 from kata.sys.digest import digest_bytes
 from kata.sys.program import find_program
-from kata.transport.child import start_child
 
 _PROGRAM, _JAILER = "firecracker", "jailer"
 PRODUCT = Product("Firecracker", "firecracker", "Firecracker v", (1, 16))
 _JAIL = "jail"
-_API_SOCKET = "api.sock"
 _LOG, _METRICS = "log.fifo", "metrics.fifo"
 _SECTOR = 512
 
@@ -57,9 +52,7 @@ class Firecracker:
             hint = "install it with Firecracker, or set jailer_path in [hypervisor.firecracker]"
             raise NotFoundError(f"there is no jailer at {settings.jailer}", hint=hint)
         self._jailer = jailer
-        if choose_accelerator(settings.accelerator, state_directory).accelerator != "kvm":
-            reason = choose_accelerator("auto", state_directory).reason
-            raise UnsupportedError(f"Firecracker needs KVM, and {reason}", hint="use QEMU, which can emulate")
+        require_kvm(PRODUCT.name, settings.accelerator, state_directory)
 
     def find_capabilities(self) -> Capabilities:
         return Capabilities(
@@ -93,32 +86,19 @@ class Firecracker:
         return "\n".join(lines), tuple(path for path in files if path)
 
     async def start(self, spec: VmSpec, *, timeout: float = 30.0, started: Started = ignore_start) -> FirecrackerVm:
-        console, vmm_console = socket.socketpair()
         # It writes all of the memory when it saves a VM.
         cell = self._find_cell(spec.directory, spec.id, more_mib=spec.memory_mib if spec.savable else 0)
-        limit = self.settings.console_limit
-        with ExitStack() as temporary, ExitStack() as undo:
-            temporary.callback(vmm_console.close)
-            undo.callback(console.close)
+        with prepare_launch(FirecrackerVm.name, spec, self.settings.console_limit) as launch:
             cell.open()
-            undo.callback(cell.release)
+            launch.kept.callback(cell.release)
             _fill_cell(cell, spec)
-            log = open_log(spec.directory, "firecracker.log", limit, undo)
-            metrics = open_log(spec.directory, "firecracker-metrics.log", limit, undo)
-            console_log = open_log(spec.directory, "console.log", limit, undo)
-            for name, target in ((_LOG, log), (_METRICS, metrics)):
-                reader = Console(cell.make_fifo(name), target)
-                undo.callback(reader.close)
+            log = launch.open_log("firecracker.log")
+            launch.follow(cell.make_fifo(_LOG), log)
+            launch.follow(cell.make_fifo(_METRICS), launch.open_log("firecracker-metrics.log"))
             argv = build_arguments(self._jailer, os.path.realpath(self.path), cell, name_jail(spec.id))
-            name = f"Firecracker of sandbox {spec.id}"
-            child = start_child(name, argv, log=log, output=vmm_console.fileno())
-            api = RestApi(f"{cell.path}/{_API_SOCKET}", name)
-            undo.callback(api.close)
-            vm = FirecrackerVm(
-                spec, child, api, cell, Console(console, console_log), undo.pop_all(), self.settings.limits
-            )
-            temporary.close()
-        await vm.bring_up(vm.create(), started, timeout=timeout)
+            child = launch.start(argv, log, output=launch.vmm_console)
+            vm = FirecrackerVm(launch, child, cell, self.settings.limits)
+        await vm.bring_up(started, timeout=timeout)
         return vm
 
 
@@ -135,7 +115,7 @@ def build_arguments(jailer: str, firecracker: str, cell: Cell, jail: str) -> lis
     return [
         *(jailer, "--id", jail, "--exec-file", firecracker),
         *("--uid", str(cell.user), "--gid", str(cell.user), "--chroot-base-dir", cell.mount_point),
-        *("--", "--api-sock", f"/{_API_SOCKET}", "--log-path", f"/{_LOG}", "--level", "Warn"),
+        *("--", "--api-sock", f"/{API_SOCKET}", "--log-path", f"/{_LOG}", "--level", "Warn"),
         *("--metrics-path", f"/{_METRICS}"),
     ]
 

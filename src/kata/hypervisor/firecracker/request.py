@@ -10,12 +10,12 @@ them, some read-only, because which they are cannot change either.
 from typing import Any, NamedTuple
 
 from kata.errors import ConfigError, UnsupportedError
-from kata.hypervisor.cell import IMAGE, INITRD, KERNEL, VSOCK_SOCKET, name_disk
+from kata.hypervisor.cell import IMAGE, INITRD, KERNEL, MEMORY, VSOCK_SOCKET, name_disk
 from kata.hypervisor.ratelimit import NO_LIMIT, UNLIMITED, RateLimit, RateLimits, describe_limit
 from kata.hypervisor.spec import Balloon, BlockDevice, HybridVsock, NetDevice, Rng, VmSpec
 
-MEMORY, STATE = "memory", "state"
-"""Names in the jail of the files of a VM that is saved or restored."""
+STATE = "state"
+"""The name in the jail of what is not the memory of a VM that is saved or restored."""
 
 EMPTY = "empty"
 """The file behind a disk with nothing in it."""

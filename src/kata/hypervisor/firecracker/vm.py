@@ -2,15 +2,12 @@
 
 import asyncio
 import signal
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 from kata.errors import ExistsError, NotFoundError, StateError
 from kata.hypervisor.cell import Cell, name_disk
-from kata.hypervisor.console import Console
-from kata.hypervisor.driver import VmExit
 from kata.hypervisor.firecracker.request import (
     EMPTY,
-    MEMORY,
     PAUSE,
     RESUME,
     SAVE,
@@ -23,10 +20,10 @@ from kata.hypervisor.firecracker.request import (
     describe_restoring,
     list_places,
 )
+from kata.hypervisor.launch import Launch
 from kata.hypervisor.ratelimit import RateLimits
-from kata.hypervisor.rest import CALL_TIMEOUT, RestApi, RestProcess
-from kata.hypervisor.saved import write_saved_file, write_saved_memory
-from kata.hypervisor.spec import BlockDevice, DiskAddress, VmSpec, VmState
+from kata.hypervisor.rest import CALL_TIMEOUT, RestProcess
+from kata.hypervisor.spec import BlockDevice, DiskAddress, VmState
 from kata.sys.process import is_stopped
 from kata.transport.child import Child, Ending
 
@@ -40,21 +37,11 @@ class FirecrackerVm(RestProcess):
     name = "Firecracker"
     vcpu_threads = "fc_vcpu"
 
-    def __init__(
-        self,
-        spec: VmSpec,
-        child: Child,
-        api: RestApi,
-        cell: Cell,
-        console: Console,
-        undo: ExitStack,
-        limits: RateLimits,
-    ) -> None:
-        super().__init__(spec, child, api, cell, console, undo)
-        self._limits = limits
+    def __init__(self, launch: Launch, child: Child, cell: Cell, limits: RateLimits) -> None:
+        super().__init__(launch, child, cell, limits)
         self._started = False
         self._stopped = False
-        self._free = list_places(spec)
+        self._free = list_places(self.spec)
         self._plugged: dict[str, Place] = {}
         self._plugging = asyncio.Lock()
 
@@ -63,8 +50,7 @@ class FirecrackerVm(RestProcess):
             raise StateError(f"the VM of sandbox {self.spec.id} is paused")
         await self.api.call(call.method, call.target, call.body, timeout=timeout)
 
-    async def create(self) -> None:
-        """Describe the VM, and start it unless it is to be paused."""
+    async def _create(self, *, timeout: float) -> None:  # noqa: ARG002 - kept by the caller
         await self.api.wait_served()
         if self.spec.saved:
             await self._call(describe_restoring(self.spec))
@@ -75,9 +61,7 @@ class FirecrackerVm(RestProcess):
         if not self.spec.paused:
             await self.resume()
 
-    async def query_state(self) -> VmState:
-        if self.has_ended:
-            return "ended"
+    async def _ask_state(self) -> VmState:
         if self._stopped:
             return "paused"
         return _STATES.get(str((await self.api.call("GET", "/"))["state"]), "ended")
@@ -104,22 +88,18 @@ class FirecrackerVm(RestProcess):
             await self._call(START)
             self._started = True
 
-    async def save(self, directory: str, *, timeout: float) -> None:
-        if not self.spec.savable:
-            raise StateError(f"sandbox {self.spec.id} was not started as a VM that can be saved")
+    async def _write_snapshot(self, *, timeout: float) -> dict[str, str]:
         await self._call(PAUSE)
         await self._call(SAVE, timeout=timeout)
-        with self.cell.read_file(STATE) as file:
-            write_saved_file(file, f"{directory}/{STATE}")
-        with self.cell.read_file(MEMORY) as file:
-            write_saved_memory(file, directory)
+        return {STATE: STATE}
 
-    def _describe_exit(self, ending: Ending) -> VmExit:
-        leaving = super()._describe_exit(ending)
+    def _explain(self, ending: Ending) -> str:
         # It has no power button and no ACPI: a guest ends it by resetting itself, whatever it meant.
-        if ending.returncode == 0 and not leaving.panicked:
-            return leaving._replace(reason="the guest reset itself")
-        return leaving
+        return super()._explain(ending) if ending.returncode else "the guest reset itself"
+
+    async def _ask_to_end(self) -> None:
+        """End it: it knows no polite way, and none that it hears while it is stopped."""
+        self._child.send_signal(signal.SIGKILL)
 
     async def plug_block(self, device: BlockDevice) -> DiskAddress:
         if device.id in self._plugged:
@@ -161,6 +141,3 @@ class FirecrackerVm(RestProcess):
         del self._plugged[device_id]
         self._free.append(place)
         self.cell.hide_disk(name_disk(device_id))
-
-    async def stop(self, *, timeout: float = 2.0) -> VmExit:  # noqa: ARG002 - it knows no polite way
-        return await super().stop(timeout=0)

@@ -1,32 +1,28 @@
-"""The QEMU driver: opens what a VM needs, starts QEMU confined, and waits for its first word."""
+"""The QEMU driver: opens what a VM needs, and starts QEMU confined."""
 
 import os
-import socket
 import stat
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from kata.config.model import HypervisorConfig
-from kata.errors import ConfigError, KataError, StartError, UnsupportedError
+from kata.errors import ConfigError, UnsupportedError
 from kata.hypervisor.accelerator import AcceleratorReport, choose_accelerator
+from kata.hypervisor.binary import Product, find_binary
 from kata.hypervisor.confinement import confine
-from kata.hypervisor.console import open_log
 from kata.hypervisor.driver import Capabilities, Started, ignore_start
+from kata.hypervisor.launch import Launch, prepare_launch
 from kata.hypervisor.memory import make_memory
 from kata.hypervisor.qemu import microvm
 from kata.hypervisor.qemu.arguments import Descriptors, Machine, build_arguments, list_borrowed_descriptors
-from kata.hypervisor.qemu.binary import QemuBinary, find_binary
 from kata.hypervisor.qemu.saved import SavedVm
 from kata.hypervisor.qemu.vhostnet import lend_vhost
 from kata.hypervisor.qemu.vm import QemuVm
 from kata.hypervisor.saved import describe_kvm_host
 from kata.hypervisor.spec import BlockDevice, Device, NetDevice, SerialPort, VfioDevice, VmSpec, Vsock
 from kata.sys.unixsocket import listen_unix
-from kata.transport.child import start_child
-from kata.transport.qmp import QmpSession
 
-_CONSOLE_LOG = "console.log"
-_VMM_LOG = "qemu.log"
+PRODUCT = Product("QEMU", "qemu", "QEMU emulator version ", (7, 2), "qemu-system-x86")
 _EMPTY = "empty"
 
 
@@ -52,13 +48,11 @@ class Qemu:
 
     def __init__(self, settings: QemuSettings, state_directory: str | None) -> None:
         self.settings = settings
-        self.binary: QemuBinary = find_binary(settings.path, state_directory)
+        self.path, self.version = find_binary(PRODUCT, settings.path, state_directory)
         self.acceleration: AcceleratorReport = choose_accelerator(settings.accelerator, state_directory)
         if settings.machine == microvm.KIND and self.acceleration.accelerator != "kvm":
             # Linux calibrates its clock by a timer that this machine has not, and gets it from KVM otherwise.
             raise UnsupportedError("QEMU's machine microvm needs KVM", hint='set machine_type = "q35"')
-        self.path = self.binary.path
-        self.version = ".".join(str(part) for part in self.binary.version)
         self.warning = self.acceleration.warning or ""
         # Without KVM, QEMU is what signals and is signalled, and there is nothing to gain.
         self._has_vhost = settings.vhost_net and self.acceleration.accelerator == "kvm"
@@ -90,68 +84,33 @@ class Qemu:
         if self.settings.machine == microvm.KIND:
             spec = microvm.fix_devices(spec)
         saved = SavedVm(spec.saved) if spec.saved else None
-        loop_console, vmm_console = socket.socketpair()
-        control, vmm_control = socket.socketpair()
-        with ExitStack() as temporary, ExitStack() as undo:
+        with prepare_launch(QemuVm.name, spec, self.settings.console_limit) as launch:
             if saved is not None:
-                undo.callback(saved.close)
-            # The VMM's ends: inherited by it, of no use to us afterwards.
-            temporary.callback(vmm_console.close)
-            temporary.callback(vmm_control.close)
-            undo.callback(loop_console.close)
-            undo.callback(control.close)
-            if self._has_vhost:
-                spec = spec._replace(devices=tuple(_lend_vhost(device, temporary) for device in spec.devices))
-            descriptors = self._open_everything(spec, temporary, undo, vmm_control.fileno(), vmm_console.fileno())
+                launch.kept.callback(saved.close)
+            control, vmm_control = launch.connect()
+            memory = None
             if spec.savable or saved is not None:
                 memory = make_memory(f"kata-{spec.id}", spec.memory_mib << 20)
-                undo.callback(os.close, memory)
-                descriptors = descriptors._replace(memory=memory)
-            empty = os.path.join(spec.directory, _EMPTY)
-            with suppress(FileExistsError):
-                os.mkdir(empty, 0o555)
-            undo.callback(_remove_directory, empty)
+                launch.kept.callback(os.close, memory)
+            if self._has_vhost:
+                spec = spec._replace(devices=tuple(_lend_vhost(device, launch.lent) for device in spec.devices))
+            descriptors = _open_everything(spec, launch, vmm_control)._replace(memory=memory)
             machine = self._describe_machine()
-            arguments = build_arguments(spec, machine, descriptors)
-            argv = _allow_pinning(confine(arguments, spec.id, machine.accelerator), spec)
-            log = open_log(spec.directory, _VMM_LOG, self.settings.console_limit, undo)
-            inherited = _list_descriptors(spec, descriptors)
-            child = start_child(f"QEMU of sandbox {spec.id}", argv, descriptors=inherited, cwd=empty, log=log)
-            console = open_log(spec.directory, _CONSOLE_LOG, self.settings.console_limit, undo)
-            session = QmpSession(control)
-            vm = QemuVm(
-                spec,
-                child,
-                session,
-                loop_console,
-                console,
-                undo.pop_all(),
-                descriptors.memory,
-                has_vhost=self._has_vhost,
+            argv = confine(build_arguments(spec, machine, descriptors), spec.id, machine.accelerator)
+            child = launch.start(
+                _allow_pinning(argv, spec),
+                launch.open_log("qemu.log"),
+                descriptors=_list_descriptors(spec, descriptors),
+                cwd=_make_empty_directory(launch),
             )
-            temporary.close()
-        try:
-            started(vm.pid)
-            if saved is not None:
-                assert descriptors.memory is not None
-                saved.fill(descriptors.memory)
-            await vm.open_session(timeout=timeout)
-            if saved is not None:
-                await vm.load(saved.state, timeout=timeout)
-                saved.close()
-        except BaseException as error:
-            # Cancelled or failed: the VM is nobody's, so it goes, and what it said goes into the error.
-            ending = await vm.stop(timeout=0)
-            if isinstance(error, KataError):
-                reason = ending.reason if vm.ended_by_itself else str(error)
-                raise StartError("hypervisor", reason, console=ending.console) from error
-            raise
+            vm = QemuVm(launch, child, control, memory, saved, has_vhost=self._has_vhost)
+        await vm.bring_up(started, timeout=timeout)
         return vm
 
     def _describe_machine(self) -> Machine:
         settings = self.settings
         return Machine(
-            self.binary.path,
+            self.path,
             self.acceleration.accelerator,
             kind=settings.machine,
             cpu=settings.cpu,
@@ -171,42 +130,49 @@ class Qemu:
         devices = tuple(Vsock(0, 0) if isinstance(device, Vsock) else device for device in spec.devices)
         common = spec._replace(id="", directory="", saved="", savable=True, devices=devices)
         machine = self._describe_machine()
-        lines = ["QEMU", str(self.binary.version), *build_arguments(common, machine, descriptors)]
+        lines = ["QEMU", self.version, *build_arguments(common, machine, descriptors)]
         if machine.accelerator == "kvm":
             lines += describe_kvm_host()
-        files = (self.binary.path, spec.kernel, spec.initrd, spec.image, machine.firmware)
+        files = (self.path, spec.kernel, spec.initrd, spec.image, machine.firmware)
         return "\n".join(lines), tuple(path for path in files if path)
 
-    def _open_everything(
-        self, spec: VmSpec, temporary: ExitStack, undo: ExitStack, qmp: int, console: int
-    ) -> Descriptors:
-        """Open files for QEMU and bind its sockets. Descriptors go with `temporary`, paths with `undo`."""
 
-        def opened(path: str, flags: int) -> int:
-            descriptor = _open_for_vmm(spec.id, path, flags)
-            temporary.callback(os.close, descriptor)
-            return descriptor
+def _open_everything(spec: VmSpec, launch: Launch, qmp: int) -> Descriptors:
+    """Open files for QEMU and bind its sockets. The descriptors are lent; the sockets' paths go with the VM."""
 
-        ports = {}
-        for port in spec.devices:
-            if isinstance(port, SerialPort):
-                server = listen_unix(port.path)
-                temporary.callback(server.close)
-                undo.callback(_remove_file, port.path)
-                ports[port.name] = server.fileno()
-        return Descriptors(
-            qmp=qmp,
-            console=console,
-            kernel=opened(spec.kernel, os.O_RDONLY),
-            initrd=opened(spec.initrd, os.O_RDONLY) if spec.initrd else None,
-            image=opened(spec.image, os.O_RDONLY) if spec.image else None,
-            disks={
-                device.id: opened(device.path, os.O_RDONLY if device.readonly else os.O_RDWR)
-                for device in spec.devices
-                if isinstance(device, BlockDevice)
-            },
-            ports=ports,
-        )
+    def opened(path: str, flags: int) -> int:
+        descriptor = _open_for_vmm(spec.id, path, flags)
+        launch.lent.callback(os.close, descriptor)
+        return descriptor
+
+    ports = {}
+    for port in spec.devices:
+        if isinstance(port, SerialPort):
+            server = launch.lent.enter_context(listen_unix(port.path))
+            launch.kept.callback(_remove_file, port.path)
+            ports[port.name] = server.fileno()
+    return Descriptors(
+        qmp=qmp,
+        console=launch.vmm_console,
+        kernel=opened(spec.kernel, os.O_RDONLY),
+        initrd=opened(spec.initrd, os.O_RDONLY) if spec.initrd else None,
+        image=opened(spec.image, os.O_RDONLY) if spec.image else None,
+        disks={
+            device.id: opened(device.path, os.O_RDONLY if device.readonly else os.O_RDWR)
+            for device in spec.devices
+            if isinstance(device, BlockDevice)
+        },
+        ports=ports,
+    )
+
+
+def _make_empty_directory(launch: Launch) -> str:
+    """Make a directory for QEMU to be in, as it is to have no files around it."""
+    path = os.path.join(launch.spec.directory, _EMPTY)
+    with suppress(FileExistsError):
+        os.mkdir(path, 0o555)
+    launch.kept.callback(_remove_directory, path)
+    return path
 
 
 def _allow_pinning(argv: list[str], spec: VmSpec) -> list[str]:
@@ -251,11 +217,6 @@ def _remove_file(path: str) -> None:
 def _remove_directory(path: str) -> None:
     with suppress(OSError):
         os.rmdir(path)
-
-
-def open_hypervisor(settings: QemuSettings | None = None, *, state_directory: str | None) -> Qemu:
-    """The driver, after a look at this machine. Raise what `find_binary` and `choose_accelerator` raise."""
-    return Qemu(settings or QemuSettings(), state_directory)
 
 
 def open_configured(config: HypervisorConfig, state_directory: str | None) -> Qemu:

@@ -3,25 +3,24 @@
 import asyncio
 import os
 import socket
-from collections.abc import Coroutine
-from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kata.errors import GuestError, HostError, KataError, StateError
-from kata.hypervisor.console import Console
+from kata.errors import HostError, StateError
 from kata.hypervisor.driver import VmExit
+from kata.hypervisor.launch import Launch
+from kata.hypervisor.process import VmmProcess
 from kata.hypervisor.qemu.arguments import list_cards_in_ports
 from kata.hypervisor.qemu.hotplug import Hotplug
 from kata.hypervisor.qemu.vhostnet import lend_vhost
 from kata.hypervisor.saved import STATE, write_saved_memory
-from kata.hypervisor.spec import BlockDevice, DiskAddress, NetDevice, PciAddress, SharedFs, VfioDevice, VmSpec, VmState
+from kata.hypervisor.spec import BlockDevice, DiskAddress, NetDevice, PciAddress, SharedFs, VfioDevice, VmState
 from kata.protocol.qmp import Event
-from kata.transport.boundedlog import BoundedLog
 from kata.transport.child import Child, Ending
 from kata.transport.qmp import QmpSession
 
 if TYPE_CHECKING:
     from kata.hypervisor.qemu.resize import Resize
+    from kata.hypervisor.qemu.saved import SavedVm
 
 # RunState of QEMU's qapi/run-state.json; all that is not here and not "running" stands still.
 _STATES: dict[str, VmState] = {
@@ -30,52 +29,53 @@ _STATES: dict[str, VmState] = {
     "inmigrate": "created",
     "shutdown": "ended",
 }
+_CAUSES = {"guest-shutdown": "the guest powered itself off", "guest-reset": "the guest reset itself"}
 
 
-class QemuVm:
-    """One QEMU process, its QMP session, its console, and all that was opened for it."""
+class QemuVm(VmmProcess):
+    """One QEMU process with its QMP session."""
+
+    name = "QEMU"
 
     def __init__(
         self,
-        spec: VmSpec,
+        launch: Launch,
         child: Child,
-        session: QmpSession,
-        console: socket.socket,
-        log: BoundedLog,
-        undo: ExitStack,
+        control: socket.socket,
         memory: int | None = None,
+        saved: "SavedVm | None" = None,
         *,
         has_vhost: bool = False,
     ) -> None:
-        """`memory` is the descriptor of the guest's memory, where that is a file of ours.
+        """`control` is our end of the QMP session, and `saved` what the VM goes on from.
 
-        With `has_vhost`, cards that are plugged in are the host's kernel's to serve.
+        `memory` is the descriptor of the guest's memory, where that is a file of ours. With `has_vhost`, cards that are
+        plugged in are the host's kernel's to serve.
         """
-        self.spec = spec
-        self.pid = child.pid
-        self.start_ticks = child.start_ticks
-        self.ended_by_itself = False
-        self._child = child
-        self._session = session
-        self._console = Console(console, log)
-        self._undo = undo
+        super().__init__(launch, child)
+        self._session = QmpSession(control)
+        self._session.on_event = self._see_event
         self._memory = memory
+        self._saved = saved
         self._has_vhost = has_vhost
-        self._shutdown: Event | None = None
-        self._released = False
-        self._hotplug = Hotplug(session, spec.hotplug_ports, list_cards_in_ports(spec), scsi=spec.scsi)
+        self._shutdown = ""
+        """Why it ends, by QEMU's own word (ShutdownCause in its qapi/run-state.json)."""
+        self._hotplug = Hotplug(
+            self._session, self.spec.hotplug_ports, list_cards_in_ports(self.spec), scsi=self.spec.scsi
+        )
         self._resize: Resize | None = None
-        session.on_event = self._see_event
 
-    async def open_session(self, *, timeout: float) -> None:
-        """Wait until QEMU takes commands, or has ended, whichever is first."""
-        await self._unless_ended(self._session.open(timeout=timeout))
-
-    async def load(self, state: int, *, timeout: float) -> None:
-        """Let a VM whose memory is there go on from a saved state, read from a descriptor."""
-        await self._unless_ended(self._load(state, timeout))
+    async def _create(self, *, timeout: float) -> None:
+        if self._saved is not None:
+            assert self._memory is not None
+            self._saved.fill(self._memory)  # while QEMU starts
+        await self._session.open(timeout=timeout)
+        if self._saved is not None:
+            await self._load(self._saved.state, timeout)
+            self._saved.close()
 
     async def _load(self, state: int, timeout: float) -> None:
+        """Let a VM whose memory is there go on from a saved state, read from a descriptor."""
         for plugged in self.spec.plugged:
             if isinstance(plugged.device, NetDevice) and self._has_vhost:
                 with lend_vhost(plugged.device) as card:
@@ -92,57 +92,27 @@ class QemuVm:
         wanted = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
         await self._session.execute("migrate-set-capabilities", {"capabilities": wanted})
 
-    async def _unless_ended(self, work: Coroutine[Any, Any, object]) -> None:
-        """Do some work with QEMU. Raise GuestError that says how it ended, where that is why it fails."""
-        working = asyncio.create_task(work)
-        ending = asyncio.create_task(self._child.wait())
-        try:
-            await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if not ending.done() and working.exception() is not None:
-                # QEMU hangs up a moment before it has ended; its exit status says more than a closed socket.
-                await asyncio.wait({ending}, timeout=1.0)
-            if ending.done():
-                self.ended_by_itself = True
-                raise GuestError(f"QEMU {ending.result().describe()}")
-            await working
-        finally:
-            working.cancel()
-            ending.cancel()
-            await asyncio.gather(working, ending, return_exceptions=True)
-
     def _see_event(self, event: Event) -> None:
         if event.name == "SHUTDOWN":
-            self._shutdown = event
-
-    def read_console(self) -> str:
-        return self._console.read_tail()
+            self._shutdown = str(event.data.get("reason", ""))
 
     async def wait_exit(self) -> VmExit:
-        ending = await self._child.wait()
+        await self._child.wait()
         # The event that says why travels beside the process's end, and may be read later.
         await self._session.wait_closed(timeout=1.0)
-        return self._describe_exit(ending)
+        return await super().wait_exit()
 
-    def _describe_exit(self, ending: Ending) -> VmExit:
-        cause = "" if self._shutdown is None else str(self._shutdown.data.get("reason", ""))
-        console = self.read_console()
+    def _has_panicked(self, console: str) -> bool:
         # With panic=-1 a panicking kernel resets the machine, and -no-reboot makes that the end.
-        panicked = cause == "guest-panic" or (cause == "guest-reset" and "Kernel panic" in console)
-        if panicked:
-            reason = "the guest's kernel panicked"
-        elif cause == "guest-shutdown":
-            reason = "the guest powered itself off"
-        elif cause == "guest-reset":
-            reason = "the guest reset itself"
-        elif cause.startswith("host-"):
-            reason = "QEMU was told to end"
-        else:
-            reason = f"QEMU {ending.describe()}"
-        return VmExit(ending.returncode, reason, console, panicked)
+        reset = self._shutdown == "guest-reset" and super()._has_panicked(console)
+        return reset or self._shutdown == "guest-panic"
 
-    async def query_state(self) -> VmState:
-        if self._child.ending is not None:
-            return "ended"
+    def _explain(self, ending: Ending) -> str:
+        if self._shutdown.startswith("host-"):
+            return "QEMU was told to end"
+        return _CAUSES.get(self._shutdown) or super()._explain(ending)
+
+    async def _ask_state(self) -> VmState:
         status = await self._session.execute("query-status")
         return _STATES.get(str(status["status"]), "paused")
 
@@ -181,26 +151,11 @@ class QemuVm:
     async def list_vcpu_threads(self) -> dict[int, int]:
         return {int(cpu["cpu-index"]): int(cpu["thread-id"]) for cpu in await self._session.execute("query-cpus-fast")}
 
-    async def stop(self, *, timeout: float = 2.0) -> VmExit:
-        if self._child.ending is None and timeout > 0:
-            with suppress(KataError, TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await self._session.execute("quit", timeout=timeout)
-                    await self._child.wait()
-        ending = await self._child.stop()
-        if not self._released:
-            await self._session.wait_closed(timeout=1.0)
-        leaving = self._describe_exit(ending)
-        await self._release()
-        return leaving
+    async def _ask_to_end(self) -> None:
+        await self._session.execute("quit")
 
-    async def _release(self) -> None:
-        if self._released:
-            return
-        self._released = True
-        self._console.close()
+    async def _hang_up(self) -> None:
         await self._session.close()
-        self._undo.close()
 
     async def plug_block(self, device: BlockDevice) -> DiskAddress:
         return await self._hotplug.plug_block(device)
