@@ -14,7 +14,7 @@ import pytest
 
 from engine import ALL_CAPABILITIES, Container, Engine, combine, grant, kill_process
 from guest.facts import allow_facts, check_facts, collect_facts
-from kata.hypervisor.identity import FIRST_ID, derive_user_id
+from kata.hypervisor.vmmuser import FIRST_ID, derive_user_id
 from kata.sandbox.keeper import find_keeper, list_members
 from kata.sys.process import read_stat
 from podnet import make_pod_network

@@ -17,10 +17,10 @@ import pytest
 
 from isolation import run_with_own_mounts
 from kata.errors import ConfigError, DeadlineError, NotFoundError, StartError
-from kata.hypervisor.identity import derive_user_id
 from kata.hypervisor.qemu.driver import Qemu, QemuSettings
 from kata.hypervisor.qemu.vm import QemuVm
 from kata.hypervisor.spec import Balloon, BlockDevice, DiskAddress, NetDevice, Rng, SerialPort, SharedFs, VmSpec
+from kata.hypervisor.vmmuser import derive_user_id
 from kata.storage.share import Share
 from kata.storage.virtiofsd import find_virtiofsd, start_virtiofsd
 from kata.sys.process import is_alive

@@ -17,8 +17,8 @@ from kata.config.artifacts import Artifacts
 from kata.config.model import Configuration, HypervisorConfig
 from kata.hypervisor.channel import AGENT_PORT, DEBUG_CONSOLE_PORT, choose_guest_channel
 from kata.hypervisor.driver import Hypervisor, Vm
-from kata.hypervisor.identity import derive_user_id
 from kata.hypervisor.spec import Balloon, BlockDevice, Device, NetDevice, Rng, SharedFs, VmSpec
+from kata.hypervisor.vmmuser import derive_user_id
 from kata.network.tap import drop_tap, keep_tap, open_tap
 from kata.sandbox.description import list_kernel_parameters
 from kata.sandbox.guest import Guest

@@ -15,8 +15,8 @@ from hypervisor.machine import MAC, Running, boot, describe, expect_packet, let_
 from kata.config.artifacts import Artifacts
 from kata.errors import ConfigError, DeadlineError, ExistsError, KataError, NotFoundError
 from kata.hypervisor.driver import Capabilities, Hypervisor
-from kata.hypervisor.identity import derive_user_id
 from kata.hypervisor.spec import BlockDevice, DiskAddress, NetDevice, VfioDevice
+from kata.hypervisor.vmmuser import derive_user_id
 from kata.network.tap import open_tap
 from kata.resources.hostdevice import give_back, lend_group, read_device, take_device, wait_unused
 from kata.sys.process import is_alive

@@ -25,8 +25,8 @@ from hypervisor.test_conformance import find_disk, require
 from kata.config.artifacts import Artifacts
 from kata.errors import KataError, StartError
 from kata.hypervisor.driver import Hypervisor
-from kata.hypervisor.identity import derive_user_id
 from kata.hypervisor.spec import BlockDevice, NetDevice, SharedFs
+from kata.hypervisor.vmmuser import derive_user_id
 from kata.network.tap import drop_tap, keep_tap, open_tap
 from kata.sandbox.waking import find_root_slots
 

@@ -5,7 +5,7 @@ import stat
 
 from kata.errors import UnsupportedError
 from kata.hypervisor.accelerator import Accelerator
-from kata.hypervisor.identity import derive_user_id
+from kata.hypervisor.vmmuser import derive_user_id
 
 
 def confine(argv: list[str], sandbox_id: str, accelerator: Accelerator) -> list[str]:

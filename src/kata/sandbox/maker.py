@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack
 
 from kata.errors import Code, GuestError, KataError, UnsupportedError
 from kata.hypervisor.channel import AGENT_PORT
-from kata.hypervisor.identity import derive_user_id
 from kata.hypervisor.spec import NetDevice
+from kata.hypervisor.vmmuser import derive_user_id
 from kata.network.tap import drop_tap, keep_tap, open_tap
 from kata.observe.log import Log
 from kata.observe.timeline import Timeline

@@ -10,8 +10,8 @@ import os
 from kata.config.model import NO_PORT, Configuration
 from kata.errors import HostError, KataError, UnsupportedError, UsageError
 from kata.hypervisor.driver import Vm
-from kata.hypervisor.identity import derive_user_id
 from kata.hypervisor.spec import VfioDevice
+from kata.hypervisor.vmmuser import derive_user_id
 from kata.network.physical import find_pci_address
 from kata.protocol.messages import agent as wire
 from kata.resources.hostdevice import (

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from kata.errors import ConfigError, GuestError, KataError, StartError, StateError, UnsupportedError
 from kata.hypervisor.driver import Vm
-from kata.hypervisor.identity import derive_user_id
 from kata.hypervisor.spec import NetDevice, PciAddress, Plugged, SharedFs
+from kata.hypervisor.vmmuser import derive_user_id
 from kata.network.tap import drop_tap, keep_tap
 from kata.observe.timeline import Timeline
 from kata.protocol.messages import types

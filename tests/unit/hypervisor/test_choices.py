@@ -16,8 +16,8 @@ from kata.hypervisor.clh import driver as clh
 from kata.hypervisor.confinement import confine
 from kata.hypervisor.driver import Capabilities, open_hypervisor
 from kata.hypervisor.firecracker import driver as firecracker
-from kata.hypervisor.identity import FIRST_ID, LAST_ID, derive_user_id
 from kata.hypervisor.qemu import driver as qemu
+from kata.hypervisor.vmmuser import FIRST_ID, LAST_ID, derive_user_id
 
 QEMU = Capabilities(channels=("vsock", "vport"), accelerator="tcg")
 

@@ -12,11 +12,11 @@ from kata.hypervisor.clh.request import SAVED, SAVED_FILES, build_vm, name_share
 from kata.hypervisor.clh.vm import ClhVm
 from kata.hypervisor.confinement import confine
 from kata.hypervisor.driver import Capabilities, Started, ignore_start
-from kata.hypervisor.identity import derive_user_id
 from kata.hypervisor.launch import prepare_launch
 from kata.hypervisor.ratelimit import RateLimits, read_limits
 from kata.hypervisor.saved import describe_kvm_host
 from kata.hypervisor.spec import SharedFs, VmSpec
+from kata.hypervisor.vmmuser import derive_user_id
 from kata.sys.file import read_text
 from kata.sys.landlock import find_landlock_version
 

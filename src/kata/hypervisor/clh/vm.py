@@ -4,6 +4,8 @@ import asyncio
 import json
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kata.errors import DeadlineError, ExistsError, GuestError, NotFoundError
@@ -139,18 +141,15 @@ class ClhVm(RestProcess):
         return self._cause or super()._explain(ending)
 
     async def plug_block(self, device: BlockDevice) -> DiskAddress:
-        self._reserve(device.id)
         name = name_disk(device.id)
-        try:
-            self.cell.show_disk(name, device.path, readonly=device.readonly)
-            address = self._read_address(
-                device.id, await self._put("vm.add-disk", describe_disk(device, self._limits.disk))
-            )
-            return DiskAddress("blk", address.path)
-        except BaseException:
-            self._plugged.discard(device.id)
-            self.cell.hide_disk(name)
-            raise
+        with self._reserve(device.id):
+            try:
+                self.cell.show_disk(name, device.path, readonly=device.readonly)
+                answer = await self._put("vm.add-disk", describe_disk(device, self._limits.disk))
+                return DiskAddress("blk", _read_address(device.id, answer).path)
+            except BaseException:
+                self.cell.hide_disk(name)
+                raise
 
     async def resize_block(self, device_id: str, size: int) -> None:
         self._require(device_id)
@@ -158,30 +157,18 @@ class ClhVm(RestProcess):
         await self._put("vm.resize-disk", describe_growth(device_id, size))
 
     async def plug_net(self, device: NetDevice) -> PciAddress:
-        self._reserve(device.id)
-        try:
+        with self._reserve(device.id):
             answer = await self._put("vm.add-net", describe_net(device, self._limits.net), descriptors=device.taps)
-            return self._read_address(device.id, answer)
-        except BaseException:
-            self._plugged.discard(device.id)
-            raise
+            return _read_address(device.id, answer)
 
     async def plug_share(self, device: SharedFs) -> PciAddress:
-        self._reserve(device.tag)
-        self.cell.show_socket(name_share(device.tag), device.path)
-        try:
-            return self._read_address(device.tag, await self._put("vm.add-fs", describe_share(device)))
-        except BaseException:
-            self._plugged.discard(device.tag)
-            raise
+        with self._reserve(device.tag):
+            self.cell.show_socket(name_share(device.tag), device.path)
+            return _read_address(device.tag, await self._put("vm.add-fs", describe_share(device)))
 
     async def plug_vfio(self, device: VfioDevice) -> PciAddress:
-        self._reserve(device.id)
-        try:
-            return self._read_address(device.id, await self._put("vm.add-device", describe_vfio(device)))
-        except BaseException:
-            self._plugged.discard(device.id)
-            raise
+        with self._reserve(device.id):
+            return _read_address(device.id, await self._put("vm.add-device", describe_vfio(device)))
 
     async def resize_vcpus(self, count: int, *, timeout: float = 10.0) -> None:
         await self._resize("vCPUs", {"desired_vcpus": count}, timeout)
@@ -204,21 +191,21 @@ class ClhVm(RestProcess):
             [amount] = wanted.values()
             raise DeadlineError(f"the guest does not have {amount} {unit} after {timeout:g} s") from error
 
-    def _reserve(self, device_id: str) -> None:
+    @contextmanager
+    def _reserve(self, device_id: str) -> Iterator[None]:
+        """Have a device plugged in, unless the block fails. Raise ExistsError."""
         if device_id in self._plugged:
             raise ExistsError(f"device {device_id} is plugged in already")
         self._plugged.add(device_id)
+        try:
+            yield
+        except BaseException:
+            self._plugged.discard(device_id)
+            raise
 
     def _require(self, device_id: str) -> None:
         if device_id not in self._plugged:
             raise NotFoundError(f"no device {device_id} was plugged in")
-
-    def _read_address(self, device_id: str, answer: Any) -> PciAddress:
-        try:
-            return PciAddress(read_slot(answer))
-        except (ValueError, KeyError, TypeError) as error:
-            said = json.dumps(answer)[:200]
-            raise GuestError(f"Cloud Hypervisor does not say where device {device_id} is: {said}") from error
 
     async def _has(self, device_id: str) -> bool:
         return device_id in ((await self.api.call("GET", f"{_API}/vm.info")).get("device_tree") or {})
@@ -235,3 +222,11 @@ class ClhVm(RestProcess):
             raise DeadlineError(f"the guest did not let go of device {device_id} within {timeout:g} s") from error
         self._plugged.discard(device_id)
         self.cell.hide_disk(name_disk(device_id))
+
+
+def _read_address(device_id: str, answer: Any) -> PciAddress:
+    try:
+        return PciAddress(read_slot(answer))
+    except (ValueError, KeyError, TypeError) as error:
+        said = json.dumps(answer)[:200]
+        raise GuestError(f"Cloud Hypervisor does not say where device {device_id} is: {said}") from error

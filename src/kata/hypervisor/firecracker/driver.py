@@ -12,11 +12,11 @@ from kata.hypervisor.cell import API_SOCKET, MEMORY, VSOCK_SOCKET, Cell
 from kata.hypervisor.driver import Capabilities, Started, ignore_start
 from kata.hypervisor.firecracker.request import EMPTY, STATE, build_calls
 from kata.hypervisor.firecracker.vm import FirecrackerVm
-from kata.hypervisor.identity import derive_user_id
 from kata.hypervisor.launch import prepare_launch
 from kata.hypervisor.ratelimit import RateLimits, read_limits
 from kata.hypervisor.saved import describe_kvm_host
 from kata.hypervisor.spec import VmSpec
+from kata.hypervisor.vmmuser import derive_user_id
 from kata.sys.digest import digest_bytes
 from kata.sys.program import find_program
 

@@ -2,7 +2,8 @@
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from kata.errors import ConfigError, ExistsError, HostError, NotFoundError, StateError
@@ -21,8 +22,8 @@ from kata.transport.qmp import QmpSession
 _SCSI_TARGETS = 255  # of virtio-scsi-pci, one more than its highest number (QEMU, hw/scsi/virtio-scsi.c)
 
 
-class _Plugged:
-    """A device in its place: its name in QEMU, and the commands that take its backend away, last first."""
+class _Occupant:
+    """A device that has a place: its name in QEMU, and the commands that take its backend away, last first."""
 
     def __init__(self, place: int, free: list[int], name: str) -> None:
         """`free` are the places of its kind, to which its own comes back."""
@@ -45,17 +46,17 @@ class Hotplug:
         self._ports = list(range(len(cards), len(cards) + ports))
         self._targets = list(range(_SCSI_TARGETS)) if scsi else []
         self._scsi = scsi
-        self._plugged: dict[str, _Plugged] = {}
+        self._occupants: dict[str, _Occupant] = {}
         self._count = 0
         self._wanted: int | None = None
         for port, (card, name) in enumerate(cards.items()):
-            self._plugged[card] = _Plugged(port, self._ports, name)
+            self._occupants[card] = _Occupant(port, self._ports, name)
             if name.startswith("net"):
-                self._plugged[card].undo.append(("netdev_del", {"id": name}))
+                self._occupants[card].undo.append(("netdev_del", {"id": name}))
 
     def find_places(self) -> dict[str, int]:
         """Return the port or the SCSI target of each device by its id."""
-        return {device: plugged.place for device, plugged in self._plugged.items()}
+        return {device: occupant.place for device, occupant in self._occupants.items()}
 
     async def restore(self, plugged: Plugged) -> None:
         """Plug a device into the place that it has in the state that is about to be loaded."""
@@ -68,8 +69,10 @@ class Hotplug:
         finally:
             self._wanted = None
 
-    def _reserve(self, device_id: str, *, scsi: bool = False) -> _Plugged:
-        if device_id in self._plugged:
+    @asynccontextmanager
+    async def _occupy(self, device_id: str, *, scsi: bool = False) -> AsyncIterator[_Occupant]:
+        """Give a device a place; take all that it got back where the block fails. Raise ExistsError, StateError."""
+        if device_id in self._occupants:
             raise ExistsError(f"device {device_id} is plugged in already")
         free = self._targets if scsi else self._ports
         if not free:
@@ -82,26 +85,30 @@ class Hotplug:
         if number not in free:
             raise StateError(f"device {device_id} cannot be where it was: place {number} is not free")
         free.remove(number)
-        plugged = _Plugged(number, free, f"hot{self._count}")
-        self._plugged[device_id] = plugged
-        return plugged
+        occupant = _Occupant(number, free, f"hot{self._count}")
+        self._occupants[device_id] = occupant
+        try:
+            yield occupant
+        except BaseException:
+            await self._roll_back(device_id)
+            raise
 
-    def _find(self, device_id: str) -> _Plugged:
-        plugged = self._plugged.get(device_id)
-        if plugged is None:
+    def _find(self, device_id: str) -> _Occupant:
+        occupant = self._occupants.get(device_id)
+        if occupant is None:
             raise NotFoundError(f"no device {device_id} was plugged in")
-        return plugged
+        return occupant
 
     async def _roll_back(self, device_id: str) -> None:
-        plugged = self._plugged.pop(device_id)
-        plugged.free.append(plugged.place)
-        for command, arguments in reversed(plugged.undo):
+        occupant = self._occupants.pop(device_id)
+        occupant.free.append(occupant.place)
+        for command, arguments in reversed(occupant.undo):
             await self._session.execute(command, arguments)
 
-    async def _add(self, plugged: _Plugged, driver: str, properties: dict[str, object]) -> PciAddress:
-        arguments = {"driver": driver, **properties, "id": f"dev-{plugged.name}", "bus": f"rp{plugged.place}"}
+    async def _add(self, occupant: _Occupant, driver: str, properties: dict[str, object]) -> PciAddress:
+        arguments = {"driver": driver, **properties, "id": f"dev-{occupant.name}", "bus": f"rp{occupant.place}"}
         await self._session.execute("device_add", arguments)
-        return _locate(plugged)
+        return _locate(occupant)
 
     def locate(self, device_id: str) -> PciAddress:
         """Where the guest finds what is in a port. Raise NotFoundError."""
@@ -109,27 +116,23 @@ class Hotplug:
 
     async def plug_block(self, device: BlockDevice) -> DiskAddress:
         """Pass the disk's descriptor in, make a block node of it, and a disk on that."""
-        plugged = self._reserve(device.id, scsi=self._scsi)
-        try:
-            number, driver = await self._pass_disk(plugged, device)
-            node = {"driver": driver, "node-name": plugged.name, **describe_disk_backend(number, device)}
+        async with self._occupy(device.id, scsi=self._scsi) as occupant:
+            number, driver = await self._pass_disk(occupant, device)
+            node = {"driver": driver, "node-name": occupant.name, **describe_disk_backend(number, device)}
             await self._session.execute("blockdev-add", node)
-            plugged.undo.append(("blockdev-del", {"node-name": plugged.name}))
-            front = describe_disk_frontend(plugged.name, device)
+            occupant.undo.append(("blockdev-del", {"node-name": occupant.name}))
+            front = describe_disk_frontend(occupant.name, device)
             if self._scsi:
-                return await self._add_scsi(plugged, front)
-            return DiskAddress("blk", (await self._add(plugged, "virtio-blk-pci", front)).path)
-        except BaseException:
-            await self._roll_back(device.id)
-            raise
+                return await self._add_scsi(occupant, front)
+            return DiskAddress("blk", (await self._add(occupant, "virtio-blk-pci", front)).path)
 
-    async def _add_scsi(self, plugged: _Plugged, front: dict[str, object]) -> DiskAddress:
-        disk = {"driver": "scsi-hd", "bus": f"{SCSI}.0", "scsi-id": plugged.place, "lun": 0}
+    async def _add_scsi(self, occupant: _Occupant, front: dict[str, object]) -> DiskAddress:
+        disk = {"driver": "scsi-hd", "bus": f"{SCSI}.0", "scsi-id": occupant.place, "lun": 0}
         properties = {key: front[key] for key in ("id", "drive", "serial")}
         await self._session.execute("device_add", {**disk, **properties})
-        return DiskAddress("scsi", f"{plugged.place}:0")
+        return DiskAddress("scsi", f"{occupant.place}:0")
 
-    async def _pass_disk(self, plugged: _Plugged, device: BlockDevice) -> tuple[int, str]:
+    async def _pass_disk(self, occupant: _Occupant, device: BlockDevice) -> tuple[int, str]:
         """Return the number of the descriptor's set, and the driver that QEMU has for such files."""
         try:
             flags = os.O_RDONLY if device.readonly else os.O_RDWR
@@ -142,61 +145,46 @@ class Hotplug:
         finally:
             os.close(descriptor)
         number = int(added["fdset-id"])
-        plugged.undo.append(("remove-fd", {"fdset-id": number}))
+        occupant.undo.append(("remove-fd", {"fdset-id": number}))
         return number, driver
 
     async def resize_block(self, device_id: str, size: int) -> None:
         """Have the guest see a disk's new size: the file's or device's own, as QEMU would give that to a file."""
-        plugged = self._find(device_id)
-        await self._session.execute("block_resize", {"node-name": plugged.name, "size": size})
+        occupant = self._find(device_id)
+        await self._session.execute("block_resize", {"node-name": occupant.name, "size": size})
 
     async def plug_net(self, device: NetDevice) -> PciAddress:
         """Pass the queues' descriptors in, make a netdev of them, and a virtio card on that."""
-        plugged = self._reserve(device.id)
-        name = plugged.name
-        taps = [f"{name}-tap{index}" for index in range(len(device.taps))]
-        vhosts = [f"{name}-vhost{index}" for index in range(len(device.vhost))]
-        passed: list[str] = []
-        try:
+        async with self._occupy(device.id) as occupant:
+            name = occupant.name
+            taps = [f"{name}-tap{index}" for index in range(len(device.taps))]
+            vhosts = [f"{name}-vhost{index}" for index in range(len(device.vhost))]
             for key, descriptor in zip([*taps, *vhosts], [*device.taps, *device.vhost], strict=True):
                 await self._session.execute("getfd", {"fdname": key}, descriptors=(descriptor,))
-                passed.append(key)
+                occupant.undo.append(("closefd", {"fdname": key}))
             backend: dict[str, Any] = {"type": "tap", "id": name, "fds": ":".join(taps)}
             if vhosts:
                 backend |= {"vhost": True, "vhostfds": ":".join(vhosts)}
             await self._session.execute("netdev_add", backend)
             # The netdev has taken them; a name that stays known would be closed under it.
-            passed.clear()
-            plugged.undo.append(("netdev_del", {"id": name}))
-            return await self._add(plugged, "virtio-net-pci", describe_net_frontend(name, device))
-        except BaseException:
-            plugged.undo += [("closefd", {"fdname": key}) for key in passed]
-            await self._roll_back(device.id)
-            raise
+            occupant.undo = [("netdev_del", {"id": name})]
+            return await self._add(occupant, "virtio-net-pci", describe_net_frontend(name, device))
 
     async def plug_share(self, device: SharedFs) -> PciAddress:
         """Pass the daemon's socket in, make a character device of it, and a file system on that."""
-        plugged = self._reserve(device.tag)
-        name = plugged.name
-        try:
+        async with self._occupy(device.tag) as occupant:
+            name = occupant.name
             await self._session.execute("getfd", {"fdname": name}, descriptors=(device.socket,))
             address = {"type": "fd", "data": {"str": name}}
             backend = {"type": "socket", "data": {"addr": address, "server": False}}
             await self._session.execute("chardev-add", {"id": name, "backend": backend})
-            plugged.undo.append(("chardev-remove", {"id": name}))
-            return await self._add(plugged, "vhost-user-fs-pci", describe_share_frontend(name, device))
-        except BaseException:
-            await self._roll_back(device.tag)
-            raise
+            occupant.undo.append(("chardev-remove", {"id": name}))
+            return await self._add(occupant, "vhost-user-fs-pci", describe_share_frontend(name, device))
 
     async def plug_vfio(self, device: VfioDevice) -> PciAddress:
         """Give the VM a host's PCI device. QEMU's user must be allowed to open its VFIO group."""
-        plugged = self._reserve(device.id)
-        try:
-            return await self._add(plugged, "vfio-pci", describe_vfio(device))
-        except BaseException:
-            await self._roll_back(device.id)
-            raise
+        async with self._occupy(device.id) as occupant:
+            return await self._add(occupant, "vfio-pci", describe_vfio(device))
 
     async def unplug(self, device_id: str, *, timeout: float) -> None:
         """Ask the guest to let go, wait for it, then take the backend away.
@@ -204,18 +192,18 @@ class Hotplug:
         Raise NotFoundError, or DeadlineError when the guest does not let go; the device is still there then, and this
         may be called again.
         """
-        plugged = self._find(device_id)
-        name = f"dev-{plugged.name}"
+        occupant = self._find(device_id)
+        name = f"dev-{occupant.name}"
         try:
             await self._session.execute("device_del", {"id": name})
         except HostError:
-            if not plugged.is_leaving:
+            if not occupant.is_leaving:
                 raise
             # The guest is about to let go since an earlier call, or has done so after it.
-        plugged.is_leaving = True
+        occupant.is_leaving = True
         await self._session.wait_event("DEVICE_DELETED", lambda data: data.get("device") == name, timeout=timeout)
         await self._roll_back(device_id)
 
 
-def _locate(plugged: _Plugged) -> PciAddress:
-    return PciAddress(f"{FIRST_PORT_SLOT + plugged.place:02x}/00")
+def _locate(occupant: _Occupant) -> PciAddress:
+    return PciAddress(f"{FIRST_PORT_SLOT + occupant.place:02x}/00")
