@@ -26,7 +26,7 @@ MOUNTS = 4
 _SCHED_CORE_VARIABLE = "SCHED_CORE"
 _TTRPC_VARIABLE = "TTRPC_ADDRESS"
 
-_POOL = "/run/kata/pool"
+POOL = "/run/kata/pool"
 """Where VMs wait; see kata.sandbox.pool."""
 
 _LAUNCHER = "import sys; sys.path.insert(0, {!r}); from kata.shim.main import main; sys.exit(main())"
@@ -100,7 +100,7 @@ def _spawn_daemon(invocation: Invocation, bootstrap: Bootstrap, bundle: str, pat
     try:
         os.write(options, bootstrap.options)
         os.lseek(options, 0, os.SEEK_SET)
-        if os.path.exists(_POOL):
+        if os.path.exists(POOL):
             descriptors = {0: options, 1: log, 2: log, LISTENER: listener}
             pid = _take_from_pool(invocation, bootstrap, bundle, words, environment, descriptors)
             if pid:
@@ -146,7 +146,7 @@ def _take_from_pool(
             config = ConfigChoice(invocation.flavour, bootstrap.options).find(None, None) or ""
         numbers = {**descriptors, MOUNTS: mounts}
         offer = Offer("shim", [sys.argv[0], *words], environment, numbers, bundle=bundle, config=config)
-        pid, environment[REMARK] = hand_over(os.path.dirname(_POOL), offer)
+        pid, environment[REMARK] = hand_over(os.path.dirname(POOL), offer)
     except KataError as error:
         pid, environment[REMARK] = 0, str(error)
     finally:

@@ -19,7 +19,14 @@ from kata.shim.address import find_path
 from kata.transport.ttrpc_blocking import connect_blocking
 
 _SOURCE = str(Path(__file__).parents[3] / "src")
-_PROGRAM = "import sys; sys.path.insert(0, {!r}); from kata.shim.main import main; sys.exit(main())"
+_PROGRAM = """
+import sys
+sys.path.insert(0, {!r})
+from kata.shim import start
+start.POOL = {!r}
+from kata.shim.main import main
+sys.exit(main())
+"""
 _MEMORY_KIB = 20_000
 
 _IMPORTS = {
@@ -39,7 +46,7 @@ _DEFERRED = {"concurrent.futures", "inspect", "logging", "subprocess", "tracebac
 def _measure_shim(bundle: Path, name: str) -> int:
     """Start a shim and let it answer; return its proportional memory in KiB."""
     words = ["-namespace", "unit", "-address", str(bundle / "c.sock"), "-id", name, "start"]
-    command = [sys.executable, "-IS", "-c", _PROGRAM.format(_SOURCE), *words]
+    command = [sys.executable, "-IS", "-c", _PROGRAM.format(_SOURCE, f"{bundle}/no-pool"), *words]
     subprocess.run(command, cwd=bundle, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=True)
     pid = int((bundle / "shim.pid").read_text())
     process = os.pidfd_open(pid)
