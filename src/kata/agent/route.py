@@ -10,16 +10,16 @@ from typing import Any
 
 from kata.agent.network import find_index, speaks_ipv6
 from kata.errors import UsageError
+from kata.protocol.guestroute import describe_route
 from kata.protocol.messages import types
 from kata.protocol.netlink.link import IFF_LOOPBACK, dump_links, parse_link
-from kata.protocol.netlink.notation import format_ip, mask_network, parse_ip, parse_network
+from kata.protocol.netlink.notation import mask_network, parse_ip, parse_network
 from kata.protocol.netlink.route import (
+    AUTOMATIC,
     RT_TABLE_LOCAL,
     RT_TABLE_MAIN,
     RTN_UNICAST,
     RTPROT_KERNEL,
-    RTPROT_RA,
-    RTPROT_REDIRECT,
     SETTABLE_FLAGS,
     SETTABLE_KINDS,
     Hop,
@@ -34,8 +34,6 @@ from kata.transport.netlink import Netlink
 
 _V4 = int(AF_INET)
 _V6 = int(AF_INET6)
-# Routes with these origins come and go with addresses, router advertisements and redirects.
-_KERNELS_OWN = {RTPROT_REDIRECT, RTPROT_KERNEL, RTPROT_RA}
 _OURS = 75
 """RTPROT_* of what the host has put into tables other than main, and of its rules: a container's own are left alone.
 <linux/rtnetlink.h> leaves the numbers from RTPROT_STATIC on to programs, and names none with this one."""
@@ -66,7 +64,7 @@ def update_routes(netlink: Netlink, routes: Sequence[types.Route], policy: types
     loopbacks = {link.ifindex for link in links if link.flags & IFF_LOOPBACK}
     for old in _list_routes(netlink):
         if old.table == RT_TABLE_MAIN:
-            is_kept = old.protocol in _KERNELS_OWN or (old.kind == RTN_UNICAST and old.ifindex in loopbacks)
+            is_kept = old.protocol in AUTOMATIC or (old.kind == RTN_UNICAST and old.ifindex in loopbacks)
         else:
             is_kept = policy is None or old.protocol != _OURS
         if not is_kept and _identify(old) not in keys:
@@ -104,32 +102,10 @@ def _put_route(netlink: Netlink, route: Route) -> None:
 def list_routes(netlink: Netlink) -> list[types.Route]:
     """Return the routes of the main table, in a form that `update_routes` takes."""
     names = {link.ifindex: link.name for link in netlink.ask(dump_links(), parse_link)}
-    return [
-        types.Route(
-            dest=f"{format_ip(route.destination or bytes(4 if route.family == _V4 else 16))}/{route.prefix}",
-            gateway=format_ip(route.gateway) if route.gateway else "",
-            device=names.get(route.ifindex, ""),
-            source=format_ip(route.source) if route.source else "",
-            scope=route.scope,
-            family=types.IPFamily.V4 if route.family == _V4 else types.IPFamily.V6,
-            flags=route.flags & SETTABLE_FLAGS,
-            mtu=route.mtu,
-            priority=route.priority,
-            kind=0 if route.kind == RTN_UNICAST else route.kind,
-            tos=route.tos,
-            hops=[
-                types.NextHop(
-                    gateway=format_ip(hop.gateway) if hop.gateway else "",
-                    device=names.get(hop.ifindex, ""),
-                    flags=hop.flags & SETTABLE_FLAGS,
-                    weight=hop.weight,
-                )
-                for hop in route.hops
-            ],
-        )
-        for route in _list_routes(netlink)
-        if route.table == RT_TABLE_MAIN
-    ]
+    routes = [describe_route(route, names) for route in _list_routes(netlink) if route.table == RT_TABLE_MAIN]
+    for route in routes:
+        route.dest = route.dest or ("::/0" if route.family == types.IPFamily.V6 else "0.0.0.0/0")
+    return routes
 
 
 def _read_route(route: types.Route, by_name: dict[str, int]) -> Route:

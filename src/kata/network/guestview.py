@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 
 from kata.network.scan import Endpoint, PodLayout
+from kata.protocol.guestroute import describe_route
 from kata.protocol.messages import types
 from kata.protocol.netlink.link import IFF_NOARP
 from kata.protocol.netlink.neighbour import Neighbour
-from kata.protocol.netlink.notation import find_family, format_ip, format_mac
-from kata.protocol.netlink.route import RT_TABLE_MAIN, RTN_UNICAST, SETTABLE_FLAGS, Route
+from kata.protocol.netlink.notation import format_ip, format_mac
+from kata.protocol.netlink.route import RT_TABLE_MAIN
 from kata.protocol.netlink.rule import encode_rule
 
 
@@ -37,13 +38,13 @@ def describe_interface(endpoint: Endpoint, path: str = "") -> types.Interface:
 def describe_routes(layout: PodLayout) -> list[types.Route]:
     """Return the routes of the main table, in the order that the host has them."""
     names = _name_links(layout)
-    return [_describe_route(route, names) for route in layout.routes if route.table == RT_TABLE_MAIN]
+    return [describe_route(route, names) for route in layout.routes if route.table == RT_TABLE_MAIN]
 
 
 def describe_policy(layout: PodLayout) -> types.Policy:
     """Return the routes of other tables, and the rules."""
     names = _name_links(layout)
-    routes = [_describe_route(route, names) for route in layout.routes if route.table != RT_TABLE_MAIN]
+    routes = [describe_route(route, names) for route in layout.routes if route.table != RT_TABLE_MAIN]
     return types.Policy(routes=routes, rules=[encode_rule(rule) for rule in layout.rules])
 
 
@@ -59,36 +60,6 @@ def _name_links(layout: PodLayout) -> dict[int, str]:
 
 def _name_family(address: bytes) -> int:
     return types.IPFamily.V4 if len(address) == 4 else types.IPFamily.V6
-
-
-def _describe_route(route: Route, names: Mapping[int, str]) -> types.Route:
-    family = types.IPFamily.V4 if route.family == find_family(bytes(4)) else types.IPFamily.V6
-    source = format_ip(route.source) if route.source else ""
-    if route.origin:
-        source = f"{format_ip(route.origin)}/{route.origin_prefix}"
-    return types.Route(
-        dest=f"{format_ip(route.destination)}/{route.prefix}" if route.destination else "",
-        gateway=format_ip(route.gateway) if route.gateway else "",
-        device=names.get(route.ifindex, ""),
-        source=source,
-        scope=route.scope,
-        family=family,
-        flags=route.flags & SETTABLE_FLAGS,
-        mtu=route.mtu,
-        priority=route.priority,
-        kind=0 if route.kind == RTN_UNICAST else route.kind,
-        tos=route.tos,
-        hops=[
-            types.NextHop(
-                gateway=format_ip(hop.gateway) if hop.gateway else "",
-                device=names[hop.ifindex],
-                flags=hop.flags & SETTABLE_FLAGS,
-                weight=hop.weight,
-            )
-            for hop in route.hops
-        ],
-        table=0 if route.table == RT_TABLE_MAIN else route.table,
-    )
 
 
 def _describe_neighbour(neighbour: Neighbour, names: Mapping[int, str]) -> types.ARPNeighbor:

@@ -16,13 +16,11 @@ from kata.protocol.netlink.neighbour import (
     parse_neighbour,
 )
 from kata.protocol.netlink.route import (
+    AUTOMATIC,
     RT_SCOPE_LINK,
     RT_TABLE_LOCAL,
     RT_TABLE_MAIN,
     RTN_UNICAST,
-    RTPROT_KERNEL,
-    RTPROT_RA,
-    RTPROT_REDIRECT,
     SETTABLE_KINDS,
     Route,
     dump_routes,
@@ -36,8 +34,6 @@ _ETHERNET = 1
 
 _FAMILIES = (int(AF_INET), int(AF_INET6))
 _NO_SUCH_FAMILY = {EOPNOTSUPP, EAFNOSUPPORT}
-# Routes that come with an address, a redirect or a router's advertisement: the guest's kernel makes its own.
-_AUTOMATIC = {RTPROT_KERNEL, RTPROT_REDIRECT, RTPROT_RA}
 
 
 # Family, priority and table of the rules that each namespace has from the start.
@@ -138,7 +134,7 @@ def _list_routes(netlink: Netlink, indexes: Container[int]) -> tuple[Route, ...]
         for family in _FAMILIES
         for route in netlink.ask(dump_routes(family), parse_route, unless=_NO_SUCH_FAMILY)
         if route.table != RT_TABLE_LOCAL and route.kind in SETTABLE_KINDS
-        if route.protocol not in _AUTOMATIC and _leads_by(route, indexes)
+        if route.protocol not in AUTOMATIC and _leads_by(route, indexes)
     )
 
 

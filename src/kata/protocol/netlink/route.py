@@ -33,6 +33,9 @@ RTPROT_KERNEL = 2
 RTPROT_BOOT = 3
 RTPROT_STATIC = 4
 RTPROT_RA = 9
+AUTOMATIC = frozenset({RTPROT_REDIRECT, RTPROT_KERNEL, RTPROT_RA})
+"""Origins of routes that come and go with addresses, redirects and router advertisements: each kernel makes its own."""
+
 RT_SCOPE_UNIVERSE = 0
 RT_SCOPE_LINK = 253
 RT_SCOPE_HOST = 254
