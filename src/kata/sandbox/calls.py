@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-from typing import Any
 
-from kata.errors import UsageError
+from kata.protocol.jsonobject import parse_object
 from kata.protocol.messages import sandbox as wire
 from kata.protocol.messages.types import Empty
 from kata.protocol.text import clean_text
@@ -35,16 +34,6 @@ def list_services(sandbox: Sandbox) -> Services:
     }
 
 
-def _load_object(text: str, what: str) -> dict[str, Any]:
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"the {what} is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise UsageError(f"the {what} is not a JSON object")
-    return document
-
-
 class _Calls:
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -67,7 +56,7 @@ class _Calls:
         return Empty()
 
     async def exec_process(self, request: wire.ExecProcessRequest) -> Empty:
-        process = _load_object(request.process, "process")
+        process = parse_object(request.process, "the process")
         await self._sandbox.exec(request.container_id, request.exec_id, process)
         return Empty()
 
@@ -85,7 +74,7 @@ class _Calls:
         return Empty()
 
     async def update_container(self, request: wire.UpdateContainerRequest) -> Empty:
-        resources = _load_object(request.resources, "resources document")
+        resources = parse_object(request.resources, "the resources document")
         await self._sandbox.update_container(request.container_id, resources)
         return Empty()
 

@@ -1,7 +1,6 @@
 """A container in a sandbox: its status, its init, its execs, and what the host shares for it."""
 
 import asyncio
-import json
 import os
 import signal
 import time
@@ -21,6 +20,7 @@ from kata.errors import (
     UnsupportedError,
     UsageError,
 )
+from kata.protocol.jsonobject import parse_object
 from kata.protocol.messages import agent as wire
 from kata.protocol.messages import oci
 from kata.protocol.oci.document import load_message
@@ -69,14 +69,14 @@ def read_bundle(path: str) -> Bundle:
     name = f"{path}/config.json"
     try:
         with open(name, encoding="utf-8") as file:
-            spec = json.load(file)
+            spec = parse_object(file.read(), name)
     except OSError as error:
         raise UsageError(
             f"{name} cannot be read: {error.strerror}", hint="a bundle holds config.json and a root"
         ) from error
-    except ValueError as error:
-        raise UsageError(f"{name} is not JSON: {error}") from error
-    if not isinstance(spec, dict) or not isinstance(spec.get("root"), dict):
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name} is not UTF-8: {error}") from error
+    if not isinstance(spec.get("root"), dict):
         raise UsageError(f"{name} has no object `root`")
     if not isinstance(spec["root"].get("path"), str):
         raise UsageError(f"{name} has no text `root.path`")

@@ -5,7 +5,6 @@ call under way is joined. A Create or Exec that is repeated before the process w
 """
 
 import asyncio
-import json
 import os
 import signal
 import time
@@ -20,6 +19,7 @@ from kata.errors import (
     StateError,
     UsageError,
 )
+from kata.protocol.jsonobject import parse_object
 from kata.protocol.messages import events
 from kata.protocol.messages import task as wire
 from kata.protocol.messages.google import Any as Packed
@@ -393,10 +393,4 @@ def _answer_deletion(pid: int, ended: tuple[int, int] | None) -> wire.DeleteResp
 
 def _load_json(packed: Packed | None, what: str) -> dict[str, Any]:
     """Read an OCI object, which containerd sends as JSON."""
-    try:
-        document = json.loads(packed.value if packed is not None else b"")
-    except ValueError as error:
-        raise UsageError(f"the {what} object is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise UsageError(f"the {what} is not a JSON object")
-    return document
+    return parse_object(packed.value if packed is not None else b"", f"the {what} object")

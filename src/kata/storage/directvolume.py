@@ -7,12 +7,12 @@ Source: upstream, docs/design/direct-blk-device-assignment.md.
 """
 
 import base64
-import json
 import os
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from kata.errors import ExistsError, HostError, NotFoundError, UnsupportedError, UsageError
+from kata.protocol.jsonobject import parse_object
 from kata.sys.file import read_text, replace_file
 from kata.sys.tree import remove_tree
 
@@ -48,12 +48,7 @@ def encode_path(path: str) -> str:
 
 def parse_mount_info(text: str, volume: str) -> MountInfo:
     """Read a mountInfo.json. Raise UsageError for what is malformed, UnsupportedError for other kinds of volumes."""
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"the mount information of volume {volume} is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise UsageError(f"the mount information of volume {volume} is no JSON object")
+    document = parse_object(text, f"the mount information of volume {volume}")
     kind = _get_text(document, "volume-type", volume)
     if kind not in _TYPES:
         raise UnsupportedError(

@@ -6,7 +6,6 @@ Source: OCI image specification 1.1, image-layout.md, image-index.md, manifest.m
 
 import gzip
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from typing import IO, Any, Literal, cast
 
 from kata.errors import HostError, NotFoundError, ProtocolError, UnsupportedError, UsageError
+from kata.protocol.jsonobject import parse_object
 from kata.storage.layer import unpack_layer
 
 _REF_NAME = "org.opencontainers.image.ref.name"
@@ -127,13 +127,7 @@ def find_architecture() -> str:
 def _parse_object(text: bytes, where: str) -> dict[str, Any]:
     if len(text) > _LARGEST_DOCUMENT:
         raise ProtocolError(f"{where} is larger than {_LARGEST_DOCUMENT} bytes")
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise ProtocolError(f"{where} is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise ProtocolError(f"{where} is not a JSON object")
-    return document
+    return parse_object(text, where, error=ProtocolError)
 
 
 def _list_objects(document: dict[str, Any], key: str) -> list[dict[str, Any]]:
