@@ -134,11 +134,12 @@ def _exec_attached(
     with connect_init(invocation.root, record["sandbox"]) as connection, contextlib.ExitStack() as stack:
         send_hello(connection, record["id"], exec_id, terminal)
         connection.settimeout(None)
+        # The process runs, and may be seen to, before the call returns: what is sent to it then is kept and forwarded.
+        stand_in = stack.enter_context(StandIn(connection, terminal))
         with raise_on_signals():
             _call_exec(service, record, exec_id, process, os.getpid())
         if invocation.text("pid-file"):
             write_pid_file(invocation.text("pid-file"), os.getpid())
         if terminal is not None:
             stack.enter_context(RawMode(terminal))
-        stand_in = stack.enter_context(StandIn(connection, terminal))
         return stand_in.follow()

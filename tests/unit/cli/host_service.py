@@ -171,6 +171,9 @@ class HostService:
             attachment.finish(None)
             raise NotFoundError(f"exec: {error.filename!r}: executable file not found in $PATH") from error
         self.execs.append(process)
+        if awaited := process.document.get("awaited"):
+            while not os.path.exists(awaited):  # noqa: ASYNC110 - a test makes it
+                await asyncio.sleep(0.01)
         return Empty()
 
     async def pause_container(self, request: wire.ContainerRequest) -> Empty:

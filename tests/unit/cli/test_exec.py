@@ -50,6 +50,22 @@ def test_exec_starts_from_the_container_and_takes_changes_from_flags(runtime: Ru
     assert process["noNewPrivileges"] is True
 
 
+def test_a_signal_that_comes_before_the_daemon_has_answered_is_forwarded(
+    runtime: Runtime, container: Path, tmp_path: Path
+) -> None:
+    script = "trap 'echo got it; exit 5' USR1; echo ready; while :; do sleep 0.1; done"
+    process = {"args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/usr/bin:/bin"], "awaited": str(tmp_path / "go")}
+    (tmp_path / "process.json").write_text(json.dumps(process))
+    command = runtime.command("exec", "-p", str(tmp_path / "process.json"), "c1")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as exec_:
+        assert exec_.stdout is not None
+        assert exec_.stdout.readline() == "ready\n"
+        exec_.send_signal(signal.SIGUSR1)
+        (tmp_path / "go").touch()
+        assert exec_.stdout.readline() == "got it\n"
+        assert exec_.wait(timeout=30) == 5
+
+
 def test_a_detached_exec_writes_the_pid_of_a_process_that_ends_with_its_exit_code(
     runtime: Runtime, container: Path, tmp_path: Path, subreaper: None
 ) -> None:
