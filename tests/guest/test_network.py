@@ -27,6 +27,7 @@ _VHOST_NET = "/dev/vhost-net"
 _plugs_in = pytest.mark.skipif(
     HYPERVISOR in {"firecracker", "microvm"}, reason=f"{HYPERVISOR.upper()} plugs in no network card"
 )
+_has_two_ports = pytest.mark.skipif(HYPERVISOR != "qemu", reason=f"{HYPERVISOR.upper()} HAS NO PORTS to run out of")
 
 
 def _serve_large(held: Container) -> None:
@@ -382,7 +383,7 @@ def test_links_that_come_between_create_and_start_are_the_guests_too(engine: Eng
         assert not net.list_ingress()
 
 
-@_plugs_in
+@_has_two_ports
 def test_a_link_too_many_is_refused_at_start_and_taken_when_another_makes_room(engine: Engine) -> None:
     names = [f"net{number}" for number in range(3)]
     with make_pod_network(f"{engine.token}-many", linked=False) as net:
@@ -431,7 +432,7 @@ def test_links_addresses_and_routes_come_and_go_while_the_container_runs(engine:
         assert not net.list_ingress()
 
 
-@_plugs_in
+@_has_two_ports
 def test_a_link_too_many_is_logged_and_had_when_another_makes_room(engine: Engine) -> None:
     with (
         make_pod_network(f"{engine.token}-full") as net,
@@ -448,14 +449,16 @@ def test_a_link_too_many_is_logged_and_had_when_another_makes_room(engine: Engin
 
 
 @_plugs_in
-@pytest.mark.parametrize("kind", ["macvlan", "ipvlan"])
-def test_a_link_of_another_kind_is_the_guests_as_a_veth_is(networked: Container, net: PodNet, kind: str) -> None:
+@pytest.mark.parametrize("kind", [("type", "macvlan"), ("type", "ipvlan", "mode", "l2")], ids=lambda kind: kind[1])
+def test_a_link_of_another_kind_is_the_guests_as_a_veth_is(
+    networked: Container, net: PodNet, kind: tuple[str, ...]
+) -> None:
     run_ip("-n", net.peer, "link", "add", "below", "mtu", str(MTU), "type", "veth", "peer", "name", "other")
     try:
         try:
-            run_ip("-n", net.peer, "link", "add", "link", "below", "name", "net2", "netns", net.pod, "type", kind)
+            run_ip("-n", net.peer, "link", "add", "link", "below", "name", "net2", "netns", net.pod, *kind)
         except AssertionError:
-            pytest.skip(f"NO {kind}: this kernel has no such links, so none is given to a VM")
+            pytest.skip(f"NO {kind[1]}: this kernel has no such links, so none is given to a VM")
         for place, name, address in (
             (net.peer, "below", ""),
             (net.peer, "other", "10.7.0.1/24"),
@@ -596,13 +599,19 @@ def test_the_hosts_kernel_moves_the_packets_under_kvm_where_it_can_and_qemu_wher
 def test_a_card_has_a_queue_for_each_processor_when_so_configured(engine: Engine) -> None:
     engine.configure("default_vcpus = 2\nnetwork_queues = 4\n")
     try:
+        if HYPERVISOR == "firecracker":
+            refused = engine.run_container("true")
+            assert refused.code
+            assert "network_queues is more than 1 (this hypervisor's cards have one pair of queues)" in refused.err
+            return
         with (
             make_pod_network(f"{engine.token}-queues") as net,
             engine.hold("sleep", "1000", change=combine(net.join, grant(*ALL_CAPABILITIES))) as held,
         ):
-            queues = set(held.ask("ls", "/sys/class/net/eth0/queues").split())
+            # Those that receive are shown where packets may lie in several buffers: not of Cloud Hypervisor.
+            queues = {name for name in held.ask("ls", "/sys/class/net/eth0/queues").split() if name.startswith("tx-")}
             processors = int(held.ask("nproc"))  # 2, or 1 on a host with one
-            assert queues == {f"{way}-{number}" for way in ("rx", "tx") for number in range(processors)}
+            assert queues == {f"tx-{number}" for number in range(processors)}
             held.ask("ping", "-c", "1", "-W", "5", "10.5.0.1")
             answer = net.run_peer("ping", "-c", "1", "-W", "5", "10.5.0.2")
             assert answer.returncode == 0, answer

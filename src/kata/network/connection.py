@@ -98,7 +98,7 @@ class PodConnection:
             return
         name = name_tap(connected.number)
         tap = self._find_tap(name)
-        self._netlink.run(change_link(tap.ifindex, mtu=min(link.mtu, LARGEST_MTU)))
+        self._netlink.run(change_link(tap.ifindex, mtu=self._choose_mtu(link)))
         self._connected[link.ifindex] = connected._replace(link=connected.link._replace(mtu=link.mtu))
         # A bucket that is smaller than a packet never lets it through.
         for limited in (tap, link):
@@ -162,9 +162,16 @@ class PodConnection:
     def _set_up_tap(self, name: str, link: Link) -> None:
         tap = self._find_tap(name)
         self._netlink.run(withhold_ipv6_address(tap.ifindex), unless=_NO_IPV6)
-        self._netlink.run(change_link(tap.ifindex, mtu=min(link.mtu, LARGEST_MTU), up=True))
+        self._netlink.run(change_link(tap.ifindex, mtu=self._choose_mtu(link), up=True))
         if self._model == "tcfilter":
             connect_links(self._netlink, link, tap.ifindex, self._sandbox)
+
+    def _choose_mtu(self, link: Link) -> int:
+        """Return the MTU of a link's tap: a guest may not go beyond that which Cloud Hypervisor found its tap with.
+
+        Of a tap to which packets are redirected nothing else asks for it.
+        """
+        return LARGEST_MTU if self._model == "tcfilter" else min(link.mtu, LARGEST_MTU)
 
     def close_taps(self) -> None:
         """Let go of the taps: the VMM holds them now, or nobody shall."""

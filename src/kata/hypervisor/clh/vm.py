@@ -55,7 +55,8 @@ class ClhVm(RestProcess):
         self._cause = ""
         """Why it ended, where its end itself does not say it."""
         self._booted = False
-        self._plugged: set[str] = set()
+        self._plugged = {one.id for one in self.spec.devices if isinstance(one, NetDevice | VfioDevice)}
+        """What may be taken out: what has come, and the cards and devices of the start."""
         self._loop = asyncio.get_running_loop()
         events.setblocking(False)
         self._loop.add_reader(events, self._read_events)
