@@ -13,7 +13,7 @@ from kata.errors import HostError, NotFoundError
 from kata.sandbox.container import Bundle
 from kata.sandbox.translation import Shared, Translation, translate_spec
 from kata.storage.share import Share
-from kata.sys.mount import clone_trees_of, list_mounts, visit_namespace
+from kata.sys.mount import MountPoint, clone_trees_of, list_mounts, visit_namespace
 
 Result = TypeVar("Result")
 
@@ -31,9 +31,16 @@ class HostFiles:
     def translate(self, bundle: Bundle, container: str, pid: int) -> Translation:
         """Translate the spec of the container whose stand-in has the pid `pid`; raise what `translate_spec` raises."""
         if self._engine is None:
-            mounts = partial(list_mounts, pid=pid)
+            mounts = partial(self.list_mounts, pid)
             return translate_spec(bundle.spec, container, bundle.path, f"/proc/{pid}/root", list_points=mounts)
         return visit_namespace(self._engine, partial(translate_spec, bundle.spec, container, bundle.path))
+
+    def list_mounts(self, pid: int) -> list[MountPoint]:
+        """Return what is mounted where the engine sees it.
+
+        A stand-in's is read from outside: in its namespace something else than the kernel's is at /proc, soon at least.
+        """
+        return list_mounts(pid=pid) if self._engine is None else visit_namespace(self._engine, list_mounts)
 
     def open(self, pid: int, path: str, flags: int, *, local: bool = False) -> int:
         """Open a file as the engine sees it, or with `local` as the process `pid` does.

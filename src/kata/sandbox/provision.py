@@ -97,7 +97,8 @@ class Provisioner:
         scratch: tuple[ScratchVolume, ...] = ()
         runtime = self._site.config.runtime
         if runtime.emptydir_mode == SCRATCH_ON_DISK:
-            translation, scratch = take_scratch_volumes(translation, partial(self._files.visit, pid))
+            visit, list_points = partial(self._files.visit, pid), partial(self._files.list_mounts, pid)
+            translation, scratch = take_scratch_volumes(translation, visit, list_points)
         if runtime.disable_guest_seccomp and translation.spec.Linux is not None:
             translation.spec.Linux.Seccomp = None
         return Prepared(translation, volumes, scratch)

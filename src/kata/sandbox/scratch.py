@@ -17,7 +17,7 @@ from kata.sandbox.kubelet import describe_part, find_volume_of_part, is_scratch,
 from kata.sandbox.places import GUEST_SCRATCH, GUEST_SHARE
 from kata.sandbox.translation import Shared, Translation
 from kata.sys.digest import digest_bytes
-from kata.sys.mount import MountPoint, list_mounts
+from kata.sys.mount import MountPoint
 from kata.sys.superblock import find_filesystem
 
 _IMAGE = "disk.img"
@@ -45,9 +45,12 @@ class ScratchVolume(NamedTuple):
         return f"{self.path}/{_IMAGE}"
 
 
-def take_scratch_volumes(translation: Translation, visit: Visit) -> tuple[Translation, tuple[ScratchVolume, ...]]:
+def take_scratch_volumes(
+    translation: Translation, visit: Visit, list_points: Callable[[], Sequence[MountPoint]]
+) -> tuple[Translation, tuple[ScratchVolume, ...]]:
     """Take the disk emptyDirs out of what a container shares, and have a file for the disk of each.
 
+    `list_points` tells what is mounted where `visit` looks.
     Raise HostError for one whose file cannot be made, UnsupportedError for a `subPath` that is nowhere in its volume.
     """
     volumes: dict[str, ScratchVolume] = {}
@@ -65,7 +68,7 @@ def take_scratch_volumes(translation: Translation, visit: Visit) -> tuple[Transl
         place = volumes[path].place
         source = os.path.normpath(one.source)
         if source != path:
-            storages.append(visit(partial(_find_part, path, place, source)))
+            storages.append(visit(partial(_find_part, path, place, source, list_points())))
             place = storages[-1].mount_point
         moved[f"{GUEST_SHARE}/{one.name}"] = place
     for mount in translation.spec.Mounts:
@@ -121,9 +124,8 @@ def _make_image(path: str) -> tuple[str, ...]:
         raise HostError(f"the emptyDir {path} cannot be a disk: {name}: {error.strerror}") from error
 
 
-def _find_part(volume: str, place: str, part: str) -> Storage:
+def _find_part(volume: str, place: str, part: str, points: Sequence[MountPoint]) -> Storage:
     """Return a path in a volume, which the kubelet has mounted on the host at `part`."""
-    points = list_mounts()
     root = _find_root(volume, part, points)
     if root is None:
         raise UnsupportedError(

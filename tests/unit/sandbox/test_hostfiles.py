@@ -1,6 +1,7 @@
 """Where the host's files are looked up: in the engine's mounts, but for what the daemon mounted itself."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,13 @@ def test_a_source_that_the_engine_does_not_have_is_named(tmp_path: Path) -> None
             HostFiles(engine).put_into(share, wanted, os.getpid())
 
     run_with_own_mounts(body)
+
+
+def test_the_mounts_of_a_stand_in_are_told_though_it_shows_another_proc() -> None:
+    argv = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /proc && echo ready && read end"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stand_in:
+        assert stand_in.stdout is not None
+        assert stand_in.stdout.readline() == b"ready\n"
+        found = HostFiles().list_mounts(stand_in.pid)
+        stand_in.communicate(b"\n", timeout=10)
+    assert ("/proc", "tmpfs") in {(point.path, point.fstype) for point in found}

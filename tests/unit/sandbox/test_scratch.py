@@ -10,6 +10,7 @@ import pytest
 from kata.errors import HostError, UnsupportedError
 from kata.sandbox.scratch import count_scratch_volumes, take_scratch_volumes
 from kata.sandbox.translation import Translation, translate_spec
+from kata.sys.mount import list_mounts
 
 
 def _look(look: Callable[[], Any]) -> Any:
@@ -39,7 +40,7 @@ def _translate(*sources: Path) -> Translation:
 def test_an_empty_directory_is_a_sparse_file_as_big_as_its_file_system(volume: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
-    translation, [scratch] = take_scratch_volumes(_translate(volume, other), _look)
+    translation, [scratch] = take_scratch_volumes(_translate(volume, other), _look, list_mounts)
 
     status, sizes = os.stat(scratch.image), os.statvfs(volume)
     assert Path(scratch.image).parent == volume
@@ -51,13 +52,13 @@ def test_an_empty_directory_is_a_sparse_file_as_big_as_its_file_system(volume: P
 
 
 def test_one_that_has_a_file_system_keeps_it(volume: Path) -> None:
-    _, [before] = take_scratch_volumes(_translate(volume), _look)
+    _, [before] = take_scratch_volumes(_translate(volume), _look, list_mounts)
     with open(before.image, "r+b") as file:
         file.seek(1024 + 0x38)
         file.write(b"\x53\xef")
     size = os.stat(before.image).st_size
 
-    _, [after] = take_scratch_volumes(_translate(volume, volume), _look)
+    _, [after] = take_scratch_volumes(_translate(volume, volume), _look, list_mounts)
 
     assert (after.place, after.making) == (before.place, ())
     assert os.stat(after.image).st_size == size
@@ -66,7 +67,7 @@ def test_one_that_has_a_file_system_keeps_it(volume: Path) -> None:
 def test_a_link_in_its_place_leads_nowhere(volume: Path, tmp_path: Path) -> None:
     (volume / "disk.img").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(HostError, match=r"cannot be a disk: .*disk\.img"):
-        take_scratch_volumes(_translate(volume), _look)
+        take_scratch_volumes(_translate(volume), _look, list_mounts)
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -74,7 +75,7 @@ def test_a_path_that_is_no_mount_of_the_volume_is_refused(volume: Path, tmp_path
     part = tmp_path / "pods/uid/volume-subpaths/name/main/0"
     part.mkdir(parents=True)
     with pytest.raises(UnsupportedError, match=f"{part} is nowhere in the emptyDir {volume}"):
-        take_scratch_volumes(_translate(part), _look)
+        take_scratch_volumes(_translate(part), _look, list_mounts)
 
 
 def test_disks_are_counted_once_for_each_volume(volume: Path, tmp_path: Path) -> None:
