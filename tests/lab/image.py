@@ -19,7 +19,7 @@ from kata.image.store import Store, default_cache, hash_inputs
 _PACKAGES = (
     "qemu-system-x86", "virtiofsd|qemu-system-common", "python3", "util-linux", "iproute2", "iptables", "kmod",
     "procps", "busybox-static", "catatonit", "crun", "erofs-utils", "cpio", "e2fsprogs", "containerd",
-    "containernetworking-plugins", "mount", "ca-certificates",
+    "containernetworking-plugins", "mount", "ca-certificates", "xfsprogs",
 )  # fmt: skip
 _EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/qemu/*.fd", "/boot/*")
 _AT_BOOT = ("virtio_pci", "virtio_blk", "ext4")

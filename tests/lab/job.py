@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
+from peers import find_program
+
 TREE = Path(__file__).parents[2]
 _ARTEFACTS = Path(os.environ.get("KATA_ARTEFACTS", "/usr/local/share/kata-containers"))
 _FOLDERS = ("src", "tests", "docs", "packaging", "tools", "pyproject.toml")
@@ -17,6 +19,8 @@ _LIBRARIES = (
     "pytest_timeout.py", "typing_extensions.py", "hypothesis", "_hypothesis_globals.py", "sortedcontainers",
 )  # fmt: skip
 _VMMS = ("cloud-hypervisor", "firecracker", "jailer")
+_CRICTL = ("cri-tools", "crictl")
+_PROGRAMS = "usr/local/bin"
 REPORT = "junit.xml"
 GUEST = "usr/local/share/kata-containers"
 _SITE = "lab/site"
@@ -53,7 +57,9 @@ def write_job(target: Path, stage: Path, run: Run, *, limit: int) -> None:
             archive.add(path, path.name)
         for name in _VMMS:
             if vmm := find_vmm(name):
-                archive.add(vmm.resolve(), f"usr/local/bin/{name}")
+                archive.add(vmm.resolve(), f"{_PROGRAMS}/{name}")
+        if any(word.startswith("tests/cri/") for word in run.arguments) and (crictl := find_program(*_CRICTL)):
+            archive.add(crictl, f"{_PROGRAMS}/crictl")
         _add_text(archive, "lab/run", Path(__file__).with_name("run.sh").read_text())
         _add_text(archive, "lab/settings", f"LIMIT={limit}\n")
         _add_text(archive, "lab/job", _write_script(run))
@@ -63,7 +69,8 @@ def _write_script(run: Run) -> str:
     environment = f"PYTHONPATH=/{_SITE} KATA_LAB=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 KATA_TEST_HYPERVISOR={run.driver}"
     words = " ".join(f"'{word}'" for word in run.arguments)
     report = f"-o junit_family=xunit1 --junitxml=/lab/results/{REPORT}"
-    pytest = f"python3 -m pytest {_PLUGINS} -o cache_dir=/tmp/cache --basetemp=/tmp/t {report} {words}"
+    # Not below /tmp, a tmpfs: the files of disks could not be read past the page cache.
+    pytest = f"python3 -m pytest {_PLUGINS} -o cache_dir=/tmp/cache --basetemp=/lab/t {report} {words}"
     return f"export {environment}\nexec {pytest}\n"
 
 

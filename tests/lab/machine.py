@@ -11,6 +11,9 @@ from lab.image import Level1
 
 _RESULTS_SIZE = 256 << 20
 _MEMORY_MIB = 4096
+FOOTPRINT_MIB = _MEMORY_MIB + 2048
+"""What a run takes of the host's memory: L1's, and QEMU's translated code."""
+
 RNG = "0000:00:08.0"
 CARD = "0000:00:09.0"
 PAIR = ("0000:00:0a.0", "0000:00:0a.1")
