@@ -24,7 +24,6 @@ _INSTALLED = Path("/usr/local/share/defaults/kata-containers")
 _OURS = """
 image = "/usr/local/share/kata-containers/kata-containers-debug.img"
 default_memory = 512
-accelerator = "kvm"
 [agent.kata]
 debug_console_enabled = true
 [factory]

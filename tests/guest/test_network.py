@@ -574,8 +574,6 @@ def test_the_hosts_kernel_moves_the_packets_under_kvm_where_it_can_and_qemu_wher
         pytest.skip(f"NO KVM WITH {_VHOST_NET}, OR NO QEMU: nothing shows who moves a VM's packets; run make test-lab")
     for disabled in ("false", "true"):
         engine.configure(f"disable_vhost_net = {disabled}\n")
-        # There it is too slow to be chosen.
-        engine.config.write_text(engine.config.read_text().replace('accelerator = "auto"', 'accelerator = "kvm"'))
         try:
             with (
                 make_pod_network(f"{engine.token}-vhost") as net,

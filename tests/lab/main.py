@@ -33,7 +33,7 @@ _WIRES = ("tests/guest/test_stdio.py", "tests/guest/test_network.py")
 _VOLUMES = tuple(f"tests/guest/test_{name}.py" for name in ("volumes", "disk_roots", "direct_volumes", "scratch"))
 _AGENT_ANSWERS = "tests/hypervisor/test_conformance.py::test_the_agent_answers_over_the_best_channel"
 _RUNS = (
-    Run("conformance", ("tests/hypervisor",)),
+    Run("conformance", ("tests/lab/test_accelerator.py", "tests/hypervisor")),
     Run("figures", (_AGENT_ANSWERS, "tests/lab/test_figures.py")),
     *(Run(f"life-{driver}", (_LIFE,), driver) for driver in ("qemu", "microvm", "clh", "firecracker")),
     *(Run(f"wires-{driver}", _WIRES, driver) for driver in ("qemu", "clh", "firecracker")),
