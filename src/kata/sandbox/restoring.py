@@ -30,7 +30,8 @@ from kata.sandbox.ledger import Kind, record_resource
 from kata.sandbox.network import SandboxNetwork
 from kata.sandbox.plan import Plan
 from kata.sandbox.site import Site, probe_host
-from kata.sandbox.vm import SandboxVm, restore_vm
+from kata.sandbox.start import restore_vm
+from kata.sandbox.vm import SandboxVm
 from kata.sandbox.volume import take_direct_volumes
 from kata.storage.claim import claim_disk
 from kata.storage.pack import CACHE

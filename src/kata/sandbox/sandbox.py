@@ -38,8 +38,9 @@ from kata.sandbox.portforward import PortForward
 from kata.sandbox.provision import Provisioner
 from kata.sandbox.scratch import count_scratch_volumes
 from kata.sandbox.site import Site
+from kata.sandbox.start import start_vm
 from kata.sandbox.states import SandboxState, Status, move_sandbox
-from kata.sandbox.vm import SandboxVm, start_vm
+from kata.sandbox.vm import SandboxVm
 from kata.sandbox.volume import count_direct_volumes
 
 if TYPE_CHECKING:

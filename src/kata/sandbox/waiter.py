@@ -32,9 +32,9 @@ from kata.sandbox.maker import make_template
 from kata.sandbox.pool import END, MOST_DESCRIPTORS, SOCKET, TAKEN, Offer, decode_offer, find_pool
 from kata.sandbox.recipe import Recipe
 from kata.sandbox.site import Site
+from kata.sandbox.start import copy_template
 from kata.sandbox.store import lock_sandbox
 from kata.sandbox.template import are_unchanged, describe_file
-from kata.sandbox.vm import copy_template
 from kata.sandbox.waiting import CARD, TAKEN_MARK, WaitingVm, hold_waiting, list_descendants
 from kata.sys import linux
 from kata.sys.file import read_text, replace_file
