@@ -7,22 +7,11 @@ from kata.config.model import NO_SHARED_FS, HypervisorConfig
 from kata.hypervisor.driver import Capabilities
 from kata.hypervisor.spec import NetDevice, VfioDevice
 from kata.resources.size import VmSize
+from kata.sandbox.needs import Needs
 from kata.sandbox.site import Site
 
 _MOST_PORTS = 15
 _TEMPLATE_PORTS = 3
-
-
-class Sockets(NamedTuple):
-    """What is plugged in later: `disks` that are known of, `roots` that are disks where no files are shared.
-
-    With `more` any number of disks may come. `ports` are for other devices, and for those disks where each needs one.
-    """
-
-    ports: int = 0
-    disks: int = 0
-    roots: int = 0
-    more: bool = False
 
 
 class Passed(NamedTuple):
@@ -46,7 +35,7 @@ NOTHING_PASSED = Passed()
 
 
 class Plan(NamedTuple):
-    """What becomes of the sockets in a VM: so many ports, and with `scsi` a controller for all disks.
+    """What a VM has for what it needs: so many ports, and with `scsi` a controller for all disks.
 
     `devices` of the host are there from its start.
     """
@@ -57,13 +46,13 @@ class Plan(NamedTuple):
     devices: tuple[VfioDevice, ...] = ()
 
 
-def make_plan(config: HypervisorConfig, capabilities: Capabilities, sockets: Sockets) -> Plan:
+def make_plan(config: HypervisorConfig, capabilities: Capabilities, needs: Needs) -> Plan:
     """Say how a VM gets the host's files, and where its disks and other devices are plugged in."""
     shares = config.shared_fs != NO_SHARED_FS and capabilities.fs_share
-    disks = sockets.disks + (0 if shares else sockets.roots)
+    disks = needs.disks + (0 if shares else needs.roots)
     if takes_scsi(config, capabilities):
-        return Plan(shares, min(sockets.ports, _MOST_PORTS), scsi=sockets.more or disks > 0)
-    return Plan(shares, min(sockets.ports + disks, _MOST_PORTS), scsi=False)
+        return Plan(shares, min(needs.ports, _MOST_PORTS), scsi=needs.more or disks > 0)
+    return Plan(shares, min(needs.ports + disks, _MOST_PORTS), scsi=False)
 
 
 def takes_scsi(config: HypervisorConfig, capabilities: Capabilities) -> bool:

@@ -1,14 +1,13 @@
 """A sandbox: one VM and the containers in it, from its start to the release of everything."""
 
 import asyncio
-import os
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kata.config.annotations import apply_annotations
 from kata.config.load import load_configuration
-from kata.config.model import NO_PORT, SCRATCH_ON_DISK, Configuration
+from kata.config.model import NO_PORT, Configuration
 from kata.errors import DeadlineError, ExistsError, KataError, NotFoundError, StateError, UnsupportedError
 from kata.hypervisor.spec import NetDevice
 from kata.observe.durations import Durations
@@ -17,31 +16,28 @@ from kata.observe.timeline import Timeline
 from kata.protocol.messages import agent as wire
 from kata.protocol.oci.pod import is_pod
 from kata.resources.host import measure_host
-from kata.resources.size import check_huge_pages, check_memory_limit, find_resources, read_limits, size_sandbox
+from kata.resources.size import VmSize, check_huge_pages, check_memory_limit, find_resources, read_limits, size_sandbox
 from kata.sandbox import store
 from kata.sandbox.attach import Attachments
 from kata.sandbox.clock import GuestClock
 from kata.sandbox.container import Bundle, Container, name_moment, read_bundle
-from kata.sandbox.disk import find_disks
 from kata.sandbox.diskroot import DiskRoot, OfferedRoot
 from kata.sandbox.guest import LOST_STATUS
 from kata.sandbox.guestsandbox import describe_sandbox, find_host_name
 from kata.sandbox.hostfiles import HostFiles
-from kata.sandbox.iommugroup import find_groups
 from kata.sandbox.ledger import release_resources
 from kata.sandbox.management import Management
+from kata.sandbox.needs import Needs, count_needs
 from kata.sandbox.network import PodNamespace, SandboxNetwork
 from kata.sandbox.oom import OomNews, set_oom_scores
-from kata.sandbox.plan import Passed, Sockets
+from kata.sandbox.plan import Passed
 from kata.sandbox.podcgroups import PodCgroups
 from kata.sandbox.portforward import PortForward
 from kata.sandbox.provision import Provisioner
-from kata.sandbox.scratch import count_scratch_volumes
 from kata.sandbox.site import Site
 from kata.sandbox.start import start_vm
 from kata.sandbox.states import SandboxState, Status, move_sandbox
 from kata.sandbox.vm import SandboxVm
-from kata.sandbox.volume import count_direct_volumes
 
 if TYPE_CHECKING:
     from kata.sandbox.checkpoint import Checkpoint
@@ -51,8 +47,6 @@ if TYPE_CHECKING:
 _STAND_IN_TIMEOUT = 10.0
 _CHECK_TIMEOUT = 5.0
 _FLUSH_TIMEOUT = 20.0
-_POD_ROOTS = 8
-"""Places for the roots of a pod's containers, where each is a disk and needs a port."""
 
 
 class Sandbox:
@@ -100,14 +94,12 @@ class Sandbox:
         self._provisioner: Provisioner | None = None
         self._started: asyncio.Task[SandboxVm] | None = None
         self._followers: list[asyncio.Task[None]] = []
-        self._reserved: set[str] = set()
         self._forwarding: PortForward | None = None
         self._cgroups = PodCgroups(self.id, self.directory)
         self._stopped: asyncio.Task[None] | None = None
         self._creations: dict[str, asyncio.Task[None]] = {}
         self._deletions: dict[str, asyncio.Task[None]] = {}
         self._is_lasting = False
-        self._pod_mounts: list[dict[str, Any]] = []
         self._resizing: Resizing | None = None
         self._site: Site | None = None
         self._restored: Restored | None = None
@@ -149,8 +141,6 @@ class Sandbox:
     ) -> SandboxVm:
         first = read_bundle(bundle)
         self._config = self._configure(config, first.spec)
-        if self._is_lasting:  # no container is made of this spec, so what it mounts is for all
-            self._pod_mounts = first.spec.get("mounts") or []
         host = measure_host()
         size = size_sandbox(first.spec, self._config, host)
         with self.timeline.measure("host cgroup"):
@@ -162,67 +152,60 @@ class Sandbox:
         if namespace is not None:
             with self.timeline.measure("network"):
                 cards = self.network.join(namespace, self._config, size.vcpus)
-        links = namespace is not None
-        passed = Passed(tuple(self.network.passed), cold=self._config.hypervisor.cold_plug_vfio != NO_PORT)
         if origin is None:
-            vm = await start_vm(site, size, cards, self._count_sockets(first, disks, passed, links=links), passed)
+            pod = is_pod(first.spec) or self._is_lasting
+            needs = count_needs(first, self._config, disks, pod=pod, links=namespace is not None)
+            vm = await self._start_vm(site, size, cards, needs)
         else:
-            if passed.devices:
-                raise UnsupportedError(f"sandbox {self.id} goes on from a saved one, and gets no devices of the host")
-            from kata.sandbox.restoring import restore_sandbox  # noqa: PLC0415 - few sandboxes were saved
-
-            self._restored = await restore_sandbox(site, origin, first, self._files, self.network, cards)
-            vm = self._restored.vm
+            vm = await self._restore_vm(site, origin, first, cards)
         self._vm = vm
-        self.network.locate(vm.places)
-        self._provisioner = Provisioner(site, vm, self._files, self._pod_mounts)
+        # Of a lasting sandbox's spec no container is made, so what it mounts is for all.
+        mounts = first.spec.get("mounts") or [] if self._is_lasting else []
+        self._provisioner = Provisioner(site, vm, self._files, mounts)
         if vm.size.most_vcpus:
             from kata.sandbox.resizing import Resizing  # noqa: PLC0415 - most VMs keep their size
 
             self._resizing = Resizing(vm, self._config.hypervisor, host, self.containers, self._log)
-        self.network.close_taps()
         clock = GuestClock(vm.guest)
-        with self.timeline.measure("guest sandbox"):  # both at once: a guest that is slow answers in one go
-            await asyncio.gather(clock.set(), self._introduce(vm, first.spec, origin))
-        if cards or self.network.passed:
-            with self.timeline.measure("guest network"):
-                await self.network.configure(vm.guest, whole=origin is not None)
+        await self._set_up_guest(vm, clock, first.spec, origin, linked=bool(cards))
         self._move(SandboxState.RUNNING)
         self.timeline.write()
+        self._follow(vm, clock, namespace)
+        return vm
+
+    async def _start_vm(self, site: Site, size: VmSize, cards: list[NetDevice], needs: Needs) -> SandboxVm:
+        passed = Passed(tuple(self.network.passed), cold=self._config.hypervisor.cold_plug_vfio != NO_PORT)
+        return await start_vm(site, size, cards, needs._replace(ports=needs.ports + len(passed.later)), passed)
+
+    async def _restore_vm(self, site: Site, origin: "Origin", first: Bundle, cards: list[NetDevice]) -> SandboxVm:
+        if self.network.passed:
+            raise UnsupportedError(f"sandbox {self.id} goes on from a saved one, and gets no devices of the host")
+        from kata.sandbox.restoring import restore_sandbox  # noqa: PLC0415 - few sandboxes were saved
+
+        self._restored = await restore_sandbox(site, origin, first, self._files, self.network, cards)
+        return self._restored.vm
+
+    async def _set_up_guest(
+        self, vm: SandboxVm, clock: GuestClock, spec: dict[str, Any], origin: "Origin | None", *, linked: bool
+    ) -> None:
+        """Give the guest the time, its name and its share, and its network where it is `linked` to one."""
+        self.network.locate(vm.places)
+        self.network.close_taps()
+        with self.timeline.measure("guest sandbox"):  # both at once: a guest that is slow answers in one go
+            await asyncio.gather(clock.set(), self._introduce(vm, spec, origin))
+        if linked or self.network.passed:
+            with self.timeline.measure("guest network"):
+                await self.network.configure(vm.guest, whole=origin is not None)
+
+    def _follow(self, vm: SandboxVm, clock: GuestClock, namespace: PodNamespace | None) -> None:
+        """Begin what goes on as long as the VM runs."""
         if namespace is not None and namespace.path:
             self._forwarding = PortForward(vm.guest, self._log)
             self._forwarding.open()
-        self._followers = [
-            asyncio.create_task(self._watch_vm(vm)),
-            asyncio.create_task(self._oom_news.follow(vm.guest, self.containers)),
-        ]
-        self._followers.append(asyncio.create_task(clock.follow()))
+        following = [self._watch_vm(vm), self._oom_news.follow(vm.guest, self.containers), clock.follow()]
         if namespace is not None:
-            self._followers.append(asyncio.create_task(self.network.watch(vm.machine, vm.guest)))
-        return vm
-
-    def _count_sockets(self, first: Bundle, disks: int, passed: Passed, *, links: bool) -> Sockets:
-        """Say what the VM needs for the first container's devices, `disks` of them of its root, and for those to come.
-
-        Later containers of a pod bring disks, and engines links where there is a namespace for them.
-        """
-        is_open = is_pod(first.spec) or self._is_lasting
-        root = disks or not os.path.isdir(first.rootfs)
-        ports = len(passed.later)
-        groups = find_groups(first.spec)
-        if groups:
-            from kata.sandbox.passthrough import count_devices  # noqa: PLC0415 - few containers have one
-
-            ports += count_devices(groups, self._config)
-        known = len(find_disks(first.spec)) + count_direct_volumes(first.spec)
-        if self._config.runtime.emptydir_mode == SCRATCH_ON_DISK:
-            known += count_scratch_volumes(first.spec)
-        return Sockets(
-            ports=ports + (self._config.hypervisor.pcie_root_port if is_open or links else 0),
-            disks=disks + known + (not disks and root),
-            roots=_POD_ROOTS if is_open else 0 if root else 1,
-            more=is_open,
-        )
+            following.append(self.network.watch(vm.machine, vm.guest))
+        self._followers = [asyncio.create_task(task) for task in following]
 
     def _configure(self, path: str | None, spec: dict[str, Any]) -> Configuration:
         """Read the configuration, with what of it the annotations of the sandbox's first container may change."""
@@ -277,12 +260,11 @@ class Sandbox:
         Its root is in its bundle, unless the engine has `offered` it on disks.
         On any failure nothing of it is left. A sandbox that has no container then is of no use and goes too.
         """
-        if container_id in self.containers or container_id in self._reserved:
+        if container_id in self.containers or container_id in self._creations:
             raise ExistsError(f"container {container_id} exists already")
         if self._stopped is not None:
             raise StateError(f"sandbox {self.id} is stopping; container {container_id} cannot join it")
-        self._reserved.add(container_id)
-        creation = asyncio.create_task(self._create_reserved(container_id, bundle, pid, offered))
+        creation = asyncio.create_task(self._create_within_time(container_id, bundle, pid, offered))
         self._creations[container_id] = creation
         try:
             await asyncio.wait({creation})
@@ -291,14 +273,13 @@ class Sandbox:
                 creation.cancel()
                 await asyncio.wait({creation})
             del self._creations[container_id]
-            self._reserved.discard(container_id)
             await self._stop_unused()
         # A deletion cancels the creation, and that must reach the caller as an answer, not as its own end.
         if creation.cancelled():
             raise StateError(f"container {container_id} was deleted while it was created")
         creation.result()
 
-    async def _create_reserved(self, container_id: str, bundle: str, pid: int, offered: OfferedRoot | None) -> None:
+    async def _create_within_time(self, container_id: str, bundle: str, pid: int, offered: OfferedRoot | None) -> None:
         resources = find_resources(read_bundle(bundle).spec)
         check_memory_limit(container_id, resources)  # no need to wait for that
         vm = await self.wait_started()
@@ -442,7 +423,7 @@ class Sandbox:
         container, vm = self.find_container(container_id), self.require_running()
         if self._saving:
             raise StateError(f"sandbox {self.id} is being saved already")
-        if self._is_lasting or is_pod(container.bundle.spec) or len(self.containers) > 1 or self._reserved:
+        if self._is_lasting or is_pod(container.bundle.spec) or len(self.containers) > 1 or self._creations:
             raise UnsupportedError(
                 f"sandbox {self.id} is a pod's: only one with a single container of its own is saved"
             )
@@ -512,7 +493,7 @@ class Sandbox:
         await asyncio.shield(deletion)
 
     async def _delete(self, container: Container, *, force: bool) -> None:
-        last = len(self.containers) == 1 and not self._reserved and not self._is_lasting
+        last = len(self.containers) == 1 and not self._creations and not self._is_lasting
         if not last or container.holds_data or container.status not in (Status.CREATED, Status.STOPPED):
             await container.delete(force=force)
         # A container that came meanwhile needs the VM, and the share clean.
@@ -586,7 +567,7 @@ class Sandbox:
 
     def is_used(self) -> bool:
         """Say whether there is a container, or one on its way, or whether the sandbox is to be there without any."""
-        return bool(self.containers or self._reserved) or self._is_lasting
+        return bool(self.containers or self._creations) or self._is_lasting
 
     async def stat_container(self, container_id: str) -> wire.StatsContainerResponse:
         """Return what the guest says of a container's use, and what the host counted on the pod's links."""

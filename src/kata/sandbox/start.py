@@ -17,12 +17,12 @@ from kata.sandbox.description import (
     list_template_cards,
 )
 from kata.sandbox.line import Line
+from kata.sandbox.needs import Needs
 from kata.sandbox.obstacle import find_obstacle
 from kata.sandbox.plan import (
     NOTHING_PASSED,
     Passed,
     Plan,
-    Sockets,
     find_want_of_ports,
     limit_growth,
     make_plan,
@@ -40,7 +40,7 @@ async def start_vm(
     site: Site,
     size: VmSize,
     cards: Sequence[NetDevice] = (),
-    sockets: Sockets | None = None,
+    needs: Needs | None = None,
     passed: Passed = NOTHING_PASSED,
 ) -> SandboxVm:
     """Start a VM with these network cards, devices of the host and places for devices to come; wait for its agent.
@@ -52,7 +52,7 @@ async def start_vm(
         with site.timeline.measure("probe host"):
             host = probe_host(site)
             size = limit_growth(site, size, host.capabilities)
-            plan = make_plan(site.config.hypervisor, host.capabilities, sockets or Sockets())
+            plan = make_plan(site.config.hypervisor, host.capabilities, needs or Needs())
             plan = plan._replace(devices=passed.first)
             if passed.devices and not host.capabilities.vfio:
                 raise UnsupportedError(f"VMs of {host.hypervisor.name} get no devices of the host")
@@ -149,7 +149,7 @@ def _look_for_template(recipe: Recipe, site: Site, host: Host, background: ExitS
 async def copy_template(site: Site, size: VmSize) -> SandboxVm:
     """Start a copy of a template that belongs to no sandbox yet. Raise KataError; nothing is left then."""
     host = probe_host(site)
-    plan = make_plan(site.config.hypervisor, host.capabilities, Sockets())
+    plan = make_plan(site.config.hypervisor, host.capabilities, Needs())
     with ExitStack() as background:
         saved, obstacle = "", find_obstacle(site.config, size, host)
         if host.capabilities.opens_taps or not host.capabilities.net_hotplug:
