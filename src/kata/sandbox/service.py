@@ -17,12 +17,12 @@ from kata.sandbox.network import PodNamespace
 from kata.sandbox.sandbox import Sandbox
 from kata.sys.namespace import enter_private_mount_namespace
 from kata.sys.tree import remove_tree
+from kata.transport.clients import Clients
 from kata.transport.loop import has_kept_loop, run_in_loop
 from kata.transport.readiness import wait_readable
 from kata.transport.ttrpc import ServerConnection
 
 _FIRST_CONTAINER_TIMEOUT = 120.0
-_FAREWELL_TIMEOUT = 5.0
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,32 +91,23 @@ async def _run(
         namespace = PodNamespace(network_fd, find_network_namespace(read_bundle(bundle).spec) or "")
     sandbox.start(bundle, config, namespace, origin=origin)
     services = list_services(sandbox)
-    connections: set[ServerConnection] = set()
 
     def log_error(call: Call, error: Exception) -> None:
         log.write("error", f"{call.method} failed", error=repr(error))
 
-    def welcome() -> ServerConnection:
-        connections.difference_update([known for known in connections if known.closed.is_set()])
-        connection = ServerConnection(services, log_error, on_done=sandbox.durations.note)
-        connections.add(connection)
-        return connection
-
+    clients = Clients(lambda: ServerConnection(services, log_error, on_done=sandbox.durations.note))
     stopping: list[asyncio.Task[None]] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: stopping.append(asyncio.create_task(sandbox.stop())))
     # Not create_unix_server: since Python 3.13 that looks up the path the socket was bound by, to unlink it in the end,
     # and the command line bound it by way of a descriptor of its own.
-    server = await loop.create_server(welcome, sock=socket.socket(fileno=service_fd))
+    server = await loop.create_server(clients.welcome, sock=socket.socket(fileno=service_fd))
     watch = asyncio.create_task(_end_unused(sandbox, creator))
     await sandbox.gone.wait()
     server.close()
     watch.cancel()
     accepting.cancel()
-    with suppress(TimeoutError):  # answers on their way go out before the daemon does
-        async with asyncio.timeout(_FAREWELL_TIMEOUT):
-            for connection in list(connections):
-                await connection.finish()
+    await clients.take_leave()
     return sandbox.is_released
 
 

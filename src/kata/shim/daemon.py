@@ -22,6 +22,7 @@ from kata.shim.sandbox import SandboxCalls, list_sandbox_services
 from kata.shim.start import LISTENER, MOUNTS
 from kata.shim.task import TaskCalls, list_services
 from kata.sys.namespace import enter_private_mount_namespace
+from kata.transport.clients import Clients
 from kata.transport.loop import has_kept_loop, run_in_loop
 from kata.transport.ttrpc_stream import StreamingConnection
 
@@ -67,7 +68,6 @@ async def _run(
     calls = TaskCalls(pod, fifos, publisher, mounts)
     services = {**list_services(calls), **list_sandbox_services(SandboxCalls(pod, calls.note_oom, calls.finished))}
     streams = {STREAMING_SERVICE: {"Stream": fifos.serve_stream}}
-    connections: set[StreamingConnection] = set()
 
     def log_error(call: Call, error: Exception) -> None:
         log.write("error", f"{call.method} failed", error=repr(error))
@@ -76,15 +76,10 @@ async def _run(
         pod.durations.note(method, seconds)
         log.write("debug", f"{method} took {seconds:.3f} s")
 
-    def welcome() -> StreamingConnection:
-        connections.difference_update([old for old in connections if old.closed.is_set()])
-        connection = StreamingConnection(services, streams, log_error, on_done=note)
-        connections.add(connection)
-        return connection
-
+    clients = Clients(lambda: StreamingConnection(services, streams, log_error, on_done=note))
     for number in (signal.SIGTERM, signal.SIGINT):  # containers go by Delete only, whatever a service manager sends
         loop.add_signal_handler(number, lambda: None)
-    server = await loop.create_server(welcome, sock=socket.socket(fileno=LISTENER))
+    server = await loop.create_server(clients.welcome, sock=socket.socket(fileno=LISTENER))
     tasks = [asyncio.create_task(publisher.run()), asyncio.create_task(_end_unused(calls))]
     await calls.finished.wait()
     server.close()
@@ -93,8 +88,7 @@ async def _run(
     with suppress(TimeoutError):
         async with asyncio.timeout(_FAREWELL_TIMEOUT):
             await publisher.drain()
-            for connection in list(connections):
-                await connection.finish()
+    await clients.take_leave()
     for task in tasks:
         task.cancel()
     publisher.close()
