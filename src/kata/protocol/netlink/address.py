@@ -14,7 +14,7 @@ from kata.protocol.netlink.attribute import (
     encode_attribute,
     encode_number,
     encode_text,
-    parse_attributes,
+    parse_payload,
     read_number,
     read_text,
 )
@@ -74,10 +74,8 @@ def encode_address(address: Address) -> bytes:
 
 def parse_address(payload: bytes) -> Address:
     """Return the address in the payload of an RTM_NEWADDR message; a malformed one is a ProtocolError."""
-    if len(payload) < _HEADER.size:
-        raise ProtocolError(f"netlink address message of {len(payload)} bytes, at least {_HEADER.size} belong there")
+    attributes = parse_payload(payload, _HEADER.size, "address")
     family, prefix, low_flags, scope, ifindex = _HEADER.unpack_from(payload)
-    attributes = parse_attributes(payload, _HEADER.size)
     far = attributes.get(_IFA_ADDRESS, b"")
     # IPv6 sends IFA_LOCAL only on point-to-point links.
     local = attributes.get(_IFA_LOCAL, far)

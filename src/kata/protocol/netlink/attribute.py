@@ -44,6 +44,16 @@ def nest_attributes(kind: int, attributes: Iterable[bytes]) -> bytes:
     return encode_attribute(kind | _NESTED, b"".join(attributes))
 
 
+def parse_payload(payload: bytes, size: int, what: str) -> dict[int, bytes]:
+    """Return the attributes in the payload of a message about `what`, after a fixed part of `size` bytes.
+
+    A payload that is shorter, or has malformed attributes, is a ProtocolError.
+    """
+    if len(payload) < size:
+        raise ProtocolError(f"netlink {what} message of {len(payload)} bytes, at least {size} belong there")
+    return parse_attributes(payload, size)
+
+
 def parse_attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     """Return type → payload of the attributes in data[offset:]. Of equal types the last wins, as in the kernel.
 

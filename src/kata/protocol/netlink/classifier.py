@@ -6,8 +6,14 @@
 Sources: tc-bpf(8); <linux/rtnetlink.h>, <linux/pkt_sched.h>, <linux/pkt_cls.h>.
 """
 
-from kata.errors import ProtocolError
-from kata.protocol.netlink.attribute import encode_number, encode_text, nest_attributes, parse_attributes, read_text
+from kata.protocol.netlink.attribute import (
+    encode_number,
+    encode_text,
+    nest_attributes,
+    parse_attributes,
+    parse_payload,
+    read_text,
+)
 from kata.protocol.netlink.message import NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Request
 from kata.protocol.netlink.traffic import (
     EVERY_PACKET,
@@ -68,11 +74,7 @@ def parse_program_name(payload: bytes) -> str:
 
     A malformed message is a ProtocolError.
     """
-    if len(payload) < TRAFFIC_HEADER_SIZE:
-        raise ProtocolError(
-            f"netlink filter message of {len(payload)} bytes, at least {TRAFFIC_HEADER_SIZE} belong there"
-        )
-    attributes = parse_attributes(payload, TRAFFIC_HEADER_SIZE)
+    attributes = parse_payload(payload, TRAFFIC_HEADER_SIZE, "filter")
     if attributes.get(TCA_KIND) != b"bpf\0":
         return ""
     return read_text(parse_attributes(attributes.get(TCA_OPTIONS, b"")), _TCA_BPF_NAME)

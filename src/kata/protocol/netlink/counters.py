@@ -7,7 +7,7 @@ import struct
 from typing import NamedTuple
 
 from kata.errors import ProtocolError
-from kata.protocol.netlink.attribute import parse_attributes, read_text
+from kata.protocol.netlink.attribute import parse_payload, read_text
 from kata.protocol.netlink.link import LINK_HEADER_SIZE, RTM_GETLINK, Link, encode_link
 from kata.protocol.netlink.message import Request
 
@@ -37,9 +37,7 @@ def get_counters(ifindex: int) -> Request:
 
 def parse_counters(payload: bytes) -> Counters:
     """Return the counters in an RTM_NEWLINK message; one without them is a ProtocolError."""
-    if len(payload) < LINK_HEADER_SIZE:
-        raise ProtocolError(f"netlink link message of {len(payload)} bytes, at least {LINK_HEADER_SIZE} belong there")
-    attributes = parse_attributes(payload, LINK_HEADER_SIZE)
+    attributes = parse_payload(payload, LINK_HEADER_SIZE, "link")
     fields = attributes.get(_IFLA_STATS64, b"")
     if len(fields) < _FIELDS.size:
         raise ProtocolError(

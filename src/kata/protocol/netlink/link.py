@@ -10,13 +10,14 @@ import struct
 from socket import AF_INET6
 from typing import NamedTuple
 
-from kata.errors import ProtocolError, UsageError
+from kata.errors import UsageError
 from kata.protocol.netlink.attribute import (
     encode_attribute,
     encode_number,
     encode_text,
     nest_attributes,
     parse_attributes,
+    parse_payload,
     read_number,
     read_text,
 )
@@ -97,10 +98,8 @@ def encode_link(link: Link, change: int = 0) -> bytes:
 
 def parse_link(payload: bytes) -> Link:
     """Return the link in the payload of an RTM_NEWLINK message; a malformed one is a ProtocolError."""
-    if len(payload) < _HEADER.size:
-        raise ProtocolError(f"netlink link message of {len(payload)} bytes, at least {_HEADER.size} belong there")
+    attributes = parse_payload(payload, _HEADER.size, "link")
     _family, device_type, ifindex, flags, _change = _HEADER.unpack_from(payload)
-    attributes = parse_attributes(payload, _HEADER.size)
     details = parse_attributes(attributes.get(_IFLA_LINKINFO, b""))
     return Link(
         ifindex=ifindex,

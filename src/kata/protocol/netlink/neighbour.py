@@ -9,8 +9,7 @@ Source: rtnetlink(7), <linux/neighbour.h>.
 import struct
 from typing import NamedTuple
 
-from kata.errors import ProtocolError
-from kata.protocol.netlink.attribute import encode_attribute, parse_attributes
+from kata.protocol.netlink.attribute import encode_attribute, parse_payload
 from kata.protocol.netlink.message import NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, Request
 from kata.protocol.netlink.notation import find_family, format_ip
 
@@ -53,10 +52,8 @@ def encode_neighbour(neighbour: Neighbour) -> bytes:
 
 def parse_neighbour(payload: bytes) -> Neighbour:
     """Return the neighbour in the payload of an RTM_NEWNEIGH message; a malformed one is a ProtocolError."""
-    if len(payload) < _HEADER.size:
-        raise ProtocolError(f"netlink neighbour message of {len(payload)} bytes, at least {_HEADER.size} belong there")
+    attributes = parse_payload(payload, _HEADER.size, "neighbour")
     _family, ifindex, state, flags, kind = _HEADER.unpack_from(payload)
-    attributes = parse_attributes(payload, _HEADER.size)
     return Neighbour(ifindex, attributes.get(_NDA_DST, b""), attributes.get(_NDA_LLADDR, b""), state, flags, kind)
 
 

@@ -17,6 +17,7 @@ from kata.protocol.netlink.attribute import (
     encode_number,
     nest_attributes,
     parse_attributes,
+    parse_payload,
     read_number,
 )
 from kata.protocol.netlink.message import NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, Request
@@ -169,10 +170,8 @@ def _read_gateway(attributes: Mapping[int, bytes]) -> bytes:
 
 def parse_route(payload: bytes) -> Route:
     """Return the route in the payload of an RTM_NEWROUTE message; a malformed one is a ProtocolError."""
-    if len(payload) < _HEADER.size:
-        raise ProtocolError(f"netlink route message of {len(payload)} bytes, at least {_HEADER.size} belong there")
+    attributes = parse_payload(payload, _HEADER.size, "route")
     family, prefix, origin_prefix, tos, table, protocol, scope, kind, flags = _HEADER.unpack_from(payload)
-    attributes = parse_attributes(payload, _HEADER.size)
     return Route(
         family=family,
         destination=attributes.get(_RTA_DST, b""),

@@ -13,8 +13,7 @@ Source: rtnetlink(7), ip-rule(8), <linux/fib_rules.h>.
 import struct
 from typing import Final, NamedTuple
 
-from kata.errors import ProtocolError
-from kata.protocol.netlink.attribute import encode_attribute, parse_attributes, read_number
+from kata.protocol.netlink.attribute import encode_attribute, parse_payload, read_number
 from kata.protocol.netlink.message import NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Request
 
 _RTM_NEWRULE = 32
@@ -64,10 +63,8 @@ def encode_rule(rule: Rule) -> bytes:
 
 def parse_rule(payload: bytes) -> Rule:
     """Return the rule in the payload of an RTM_NEWRULE message; a malformed one is a ProtocolError."""
-    if len(payload) < _HEADER.size:
-        raise ProtocolError(f"netlink rule message of {len(payload)} bytes, at least {_HEADER.size} belong there")
+    attributes = parse_payload(payload, _HEADER.size, "rule")
     *kept, flags = _HEADER.unpack_from(payload)
-    attributes = parse_attributes(payload, _HEADER.size)
     protocol = attributes.pop(_FRA_PROTOCOL, b"\0")
     attributes.pop(_FRA_PAD, None)
     # The kernel leaves out the priority 0, and takes a request without one to be for the next that is free.

@@ -10,13 +10,13 @@ Sources: tc(8), tc-u32(8), tc-mirred(8), tc-tbf(8); <linux/rtnetlink.h>, <linux/
 import struct
 from socket import htons
 
-from kata.errors import ProtocolError
 from kata.protocol.netlink.attribute import (
     encode_attribute,
     encode_number,
     encode_text,
     nest_attributes,
     parse_attributes,
+    parse_payload,
 )
 from kata.protocol.netlink.message import NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Request
 
@@ -136,9 +136,7 @@ def parse_cookie(payload: bytes) -> bytes:
 
     A malformed message is a ProtocolError.
     """
-    if len(payload) < _HEADER.size:
-        raise ProtocolError(f"netlink filter message of {len(payload)} bytes, at least {_HEADER.size} belong there")
-    attributes = parse_attributes(payload, _HEADER.size)
+    attributes = parse_payload(payload, _HEADER.size, "filter")
     if attributes.get(TCA_KIND) != b"u32\0":
         return b""
     options = parse_attributes(attributes.get(TCA_OPTIONS, b""))
