@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kata.errors import (
     Code,
@@ -18,20 +18,19 @@ from kata.errors import (
     ProtocolError,
     StateError,
     UnsupportedError,
-    UsageError,
 )
-from kata.protocol.jsonobject import parse_object
 from kata.protocol.messages import agent as wire
 from kata.protocol.messages import oci
 from kata.protocol.oci.document import load_message
 from kata.resources.size import check_memory_limit, find_cpus, find_resources, merge_resources, read_limits
 from kata.sandbox import store
 from kata.sandbox.attach import Attached
+from kata.sandbox.bundle import Bundle
 from kata.sandbox.disk import Disks, HeldDisk
 from kata.sandbox.diskroot import plug_root
 from kata.sandbox.guest import Guest
+from kata.sandbox.guestpaths import GUEST_SHARE
 from kata.sandbox.hooks import run_hooks, try_hooks
-from kata.sandbox.places import GUEST_SHARE
 from kata.sandbox.process import GuestProcess
 from kata.sandbox.procview import ProcView
 from kata.sandbox.scratch import ScratchVolume, plug_scratch
@@ -50,37 +49,6 @@ _KILL_TIMEOUT = 5.0
 """Seconds in which a guest takes SIGKILL unless it hangs: some, as on TCG all guests of a host may be starting."""
 
 _REMOVE_TIMEOUT = 10.0
-
-
-class Bundle(NamedTuple):
-    """An OCI bundle that was read: `path` is absolute."""
-
-    path: str
-    spec: dict[str, Any]
-
-    @property
-    def rootfs(self) -> str:
-        return os.path.join(self.path, self.spec["root"]["path"])
-
-
-def read_bundle(path: str) -> Bundle:
-    """Raise UsageError that names the file and what is wrong with it."""
-    path = os.path.abspath(path)
-    name = f"{path}/config.json"
-    try:
-        with open(name, encoding="utf-8") as file:
-            spec = parse_object(file.read(), name)
-    except OSError as error:
-        raise UsageError(
-            f"{name} cannot be read: {error.strerror}", hint="a bundle holds config.json and a root"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{name} is not UTF-8: {error}") from error
-    if not isinstance(spec.get("root"), dict):
-        raise UsageError(f"{name} has no object `root`")
-    if not isinstance(spec["root"].get("path"), str):
-        raise UsageError(f"{name} has no text `root.path`")
-    return Bundle(path, spec)
 
 
 class Container:

@@ -18,8 +18,8 @@ from kata.observe.log import Log
 from kata.protocol.messages.agent import CopyFileRequest, Storage
 from kata.sandbox.copiedfile import CopiedFile, open_file
 from kata.sandbox.guest import Guest
+from kata.sandbox.guestpaths import GUEST_LOCAL, GUEST_SHARE
 from kata.sandbox.kubelet import PUBLISHED_DRIVER, is_scratch
-from kata.sandbox.places import GUEST_LOCAL, GUEST_SHARE
 from kata.sandbox.translation import Shared, Translation
 from kata.storage.snapshot import read_snapshot
 from kata.sys.digest import digest_bytes

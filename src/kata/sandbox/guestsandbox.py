@@ -5,8 +5,8 @@ from typing import Any
 
 from kata.config.model import Configuration
 from kata.protocol.messages import agent as wire
+from kata.sandbox.guestpaths import GUEST_SHARE, GUEST_SHM
 from kata.sandbox.nameserver import read_name_servers
-from kata.sandbox.places import GUEST_SHARE, GUEST_SHM
 from kata.sandbox.vm import SHARE_TAG
 
 _HOSTNAME_LIMIT = 64

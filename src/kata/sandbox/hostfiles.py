@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from kata.errors import HostError, NotFoundError
-from kata.sandbox.container import Bundle
+from kata.sandbox.bundle import Bundle
 from kata.sandbox.translation import Shared, Translation, translate_spec
 from kata.storage.share import Share
 from kata.sys.mount import MountPoint, clone_trees_of, list_mounts, visit_namespace

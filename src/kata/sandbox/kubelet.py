@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from kata.errors import UsageError
 from kata.protocol.messages import oci
 from kata.protocol.messages.agent import Storage
-from kata.sandbox.places import GUEST_EPHEMERAL, GUEST_PARTS, GUEST_SHARE, PUBLISHED
+from kata.sandbox.guestpaths import GUEST_EPHEMERAL, GUEST_PARTS, GUEST_SHARE, PUBLISHED
 from kata.sandbox.publisher import Place
 from kata.sys.digest import digest_bytes
 from kata.sys.mount import MountPoint

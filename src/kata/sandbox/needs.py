@@ -4,7 +4,7 @@ import os
 from typing import NamedTuple
 
 from kata.config.model import SCRATCH_ON_DISK, Configuration
-from kata.sandbox.container import Bundle
+from kata.sandbox.bundle import Bundle
 from kata.sandbox.disk import find_disks
 from kata.sandbox.iommugroup import find_groups
 from kata.sandbox.scratch import count_scratch_volumes

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kata.config.model import SCRATCH_ON_DISK
 from kata.errors import KataError
-from kata.sandbox.container import Bundle, Container
+from kata.sandbox.bundle import Bundle
+from kata.sandbox.container import Container
 from kata.sandbox.disk import Disks, VmDisks
 from kata.sandbox.diskroot import DiskRoot, OfferedRoot, describe_image, pack_root
+from kata.sandbox.guestpaths import PUBLISHED
 from kata.sandbox.hostfiles import HostFiles
 from kata.sandbox.kubelet import list_published
 from kata.sandbox.ledger import Kind, record_resource
-from kata.sandbox.places import PUBLISHED
 from kata.sandbox.publisher import Place, Publisher
 from kata.sandbox.scratch import ScratchVolume, take_scratch_volumes
 from kata.sandbox.site import Site

@@ -11,6 +11,7 @@ from kata.hypervisor.spec import BlockDevice, DiskAddress, NetDevice, Plugged
 from kata.network.namespace import make_namespace, visit_namespace
 from kata.network.tap import name_tap, open_tap
 from kata.protocol.messages.checkpoint import Identity
+from kata.sandbox.bundle import Bundle
 from kata.sandbox.checkpoint import (
     Checkpoint,
     SavedCard,
@@ -20,7 +21,6 @@ from kata.sandbox.checkpoint import (
     verify_files,
     verify_machine,
 )
-from kata.sandbox.container import Bundle
 from kata.sandbox.copyfolder import find_folder
 from kata.sandbox.description import identify_saved
 from kata.sandbox.disk import HeldDisk, find_disks, find_node

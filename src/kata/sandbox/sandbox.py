@@ -19,8 +19,9 @@ from kata.resources.host import measure_host
 from kata.resources.size import VmSize, check_huge_pages, check_memory_limit, find_resources, read_limits, size_sandbox
 from kata.sandbox import store
 from kata.sandbox.attach import Attachments
+from kata.sandbox.bundle import Bundle, read_bundle
 from kata.sandbox.clock import GuestClock
-from kata.sandbox.container import Bundle, Container, name_moment, read_bundle
+from kata.sandbox.container import Container, name_moment
 from kata.sandbox.diskroot import DiskRoot, OfferedRoot
 from kata.sandbox.guest import LOST_STATUS
 from kata.sandbox.guestsandbox import describe_sandbox, find_host_name

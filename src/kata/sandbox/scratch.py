@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from kata.errors import HostError, UnsupportedError
 from kata.protocol.messages.agent import Storage
 from kata.sandbox.disk import Disks
+from kata.sandbox.guestpaths import GUEST_SCRATCH, GUEST_SHARE
 from kata.sandbox.kubelet import describe_part, find_volume_of_part, is_scratch, list_owner
-from kata.sandbox.places import GUEST_SCRATCH, GUEST_SHARE
 from kata.sandbox.translation import Shared, Translation
 from kata.sys.digest import digest_bytes
 from kata.sys.mount import MountPoint

@@ -11,8 +11,8 @@ from kata.protocol.oci.network import find_network_namespace
 from kata.protocol.ttrpc.engine import Call
 from kata.sandbox import store
 from kata.sandbox.attach import AttachServer
+from kata.sandbox.bundle import read_bundle
 from kata.sandbox.calls import list_services
-from kata.sandbox.container import read_bundle
 from kata.sandbox.network import PodNamespace
 from kata.sandbox.sandbox import Sandbox
 from kata.sys.namespace import enter_private_mount_namespace

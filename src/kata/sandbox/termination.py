@@ -17,7 +17,7 @@ from kata.errors import HostError, KataError
 from kata.observe.log import Log
 from kata.protocol.messages import oci
 from kata.sandbox.guest import Guest
-from kata.sandbox.places import GUEST_SHARE
+from kata.sandbox.guestpaths import GUEST_SHARE
 from kata.sandbox.translation import Shared
 
 _ANNOTATION = "io.kubernetes.container.terminationMessagePath"

@@ -17,9 +17,9 @@ from kata.protocol.oci.document import load_message
 from kata.protocol.oci.pod import find_role
 from kata.sandbox.disk import Disk, find_disks
 from kata.sandbox.diskroot import DiskRoot, find_guest_root
+from kata.sandbox.guestpaths import GUEST_SHARE, GUEST_SHM
 from kata.sandbox.iommugroup import Group, find_groups, is_vfio_path
 from kata.sandbox.kubelet import find_memory_volume, find_published_volume, is_scratch
-from kata.sandbox.places import GUEST_SHARE, GUEST_SHM
 from kata.sys.digest import digest_bytes
 from kata.sys.mount import MountPoint, list_mounts
 

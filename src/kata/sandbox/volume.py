@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from kata.errors import UsageError
 from kata.protocol.messages.agent import FSGroup, Storage
 from kata.sandbox.disk import Disks
-from kata.sandbox.places import GUEST_SHARE, GUEST_VOLUMES
+from kata.sandbox.guestpaths import GUEST_SHARE, GUEST_VOLUMES
 from kata.sandbox.translation import Translation
 from kata.storage.directvolume import ROOT, MountInfo, encode_path, is_direct_volume, read_mount_info
 

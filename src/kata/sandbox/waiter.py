@@ -25,7 +25,7 @@ from kata.resources.cgroup import follow_cgroups
 from kata.resources.host import measure_host
 from kata.resources.oom import set_oom_score
 from kata.resources.size import VmSize, size_sandbox
-from kata.sandbox.container import read_bundle
+from kata.sandbox.bundle import read_bundle
 from kata.sandbox.guestsandbox import describe_sandbox
 from kata.sandbox.ledger import release_resources
 from kata.sandbox.maker import make_template

@@ -147,7 +147,7 @@ def _open_namespace(bundle: str) -> "PodNamespace | None":
     """Open the network namespace that a bundle asks for; None for the host's."""
     from kata.network.namespace import open_namespace  # noqa: PLC0415 - as the module's text says
     from kata.protocol.oci.network import find_network_namespace  # noqa: PLC0415 - the same
-    from kata.sandbox.container import read_bundle  # noqa: PLC0415 - the same
+    from kata.sandbox.bundle import read_bundle  # noqa: PLC0415 - the same
     from kata.sandbox.network import PodNamespace  # noqa: PLC0415 - the same
 
     path = find_network_namespace(read_bundle(bundle).spec)

@@ -38,7 +38,7 @@ def prepare_rootfs(mounts: Sequence[Mount], bundle: str, namespace: int) -> "tup
     CRI-O describes no mounts. It made them itself, below a directory that it made private, so those of a pod's later
     containers do not come to the shim by themselves. Raise what `mount_rootfs` raises, and UsageError for the bundle.
     """
-    from kata.sandbox.container import read_bundle  # noqa: PLC0415 - what a VM needs is imported for the first one
+    from kata.sandbox.bundle import read_bundle  # noqa: PLC0415 - what a VM needs is imported for the first one
 
     target = f"{bundle}/rootfs" if mounts else read_bundle(bundle).rootfs
     offered = find_disk_root(mounts)

@@ -12,7 +12,8 @@ import pytest
 from kata.errors import HostError, StateError, UsageError
 from kata.sandbox import store
 from kata.sandbox.attach import Attachment
-from kata.sandbox.container import Container, name_moment, read_bundle
+from kata.sandbox.bundle import read_bundle
+from kata.sandbox.container import Container, name_moment
 from kata.sandbox.guest import Guest
 from kata.sandbox.states import Status
 from kata.sandbox.stdio import Stdio

@@ -18,7 +18,8 @@ from kata.protocol.messages import agent as wire
 from kata.protocol.messages import csi
 from kata.sandbox import metrics, store
 from kata.sandbox.attach import AttachServer
-from kata.sandbox.container import Bundle, Container, name_moment
+from kata.sandbox.bundle import Bundle
+from kata.sandbox.container import Container, name_moment
 from kata.sandbox.metrics import select_guest_families
 from kata.sandbox.overhead import Overhead, Use
 from kata.sandbox.sandbox import Sandbox

@@ -18,7 +18,8 @@ from kata.observe.log import Log
 from kata.observe.timeline import Timeline
 from kata.sandbox import store
 from kata.sandbox.attach import Attachment, AttachServer
-from kata.sandbox.container import Container, name_moment, read_bundle
+from kata.sandbox.bundle import read_bundle
+from kata.sandbox.container import Container, name_moment
 from kata.sandbox.guest import LOST_STATUS
 from kata.sandbox.line import Line, find_port_socket
 from kata.sandbox.reach import reach_agent
