@@ -24,7 +24,7 @@ from kata.protocol.netlink.address import (
     dump_addresses,
     parse_address,
 )
-from kata.protocol.netlink.link import IFF_LOOPBACK, IFF_NOARP, LONGEST_NAME, Link, change_link, dump_links, parse_link
+from kata.protocol.netlink.link import IFF_NOARP, LONGEST_NAME, Link, change_link, dump_links, parse_link
 from kata.protocol.netlink.neighbour import NUD_PERMANENT, Neighbour, add_neighbour
 from kata.protocol.netlink.notation import (
     fill_network,
@@ -39,13 +39,6 @@ from kata.sys.file import read_text
 from kata.transport.netlink import Netlink
 
 _SYSFS = "/sys/class/net"
-
-
-def start_loopback(netlink: Netlink) -> None:
-    """Set the loopback interface up; the kernel gives it 127.0.0.1 and ::1."""
-    for link in netlink.ask(dump_links(), parse_link):
-        if link.flags & IFF_LOOPBACK:
-            netlink.run(change_link(link.ifindex, up=True))
 
 
 def find_interface(interface: types.Interface) -> str | None:

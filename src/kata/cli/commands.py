@@ -3,7 +3,7 @@
 from kata.cli.flags import Flag
 
 GLOBAL_FLAGS = (
-    Flag("debug", "switch", "write debug lines to the log"),
+    Flag("debug", "switch", "accepted for runc's sake: enable_debug in the configuration has the daemon log more"),
     Flag("log", "text", "write log lines to this file (default: standard error)"),
     Flag("log-format", "text", "format of log lines: text or json", default="text"),
     Flag("root", "text", "directory of the state of sandboxes and containers, on a tmpfs", default="/run/kata"),

@@ -10,25 +10,17 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 class Log:
     """Where diagnostics go. Without a file they go to stderr as log lines; with one, stderr gets the bare text too."""
 
-    def __init__(self, path: str = "", form: str = "text", *, debug: bool = False) -> None:
+    def __init__(self, path: str = "", form: str = "text") -> None:
         self.path = path
         self.form = form
-        self.debug_enabled = debug
 
     def write_error(self, message: str) -> None:
-        self._write("error", message)
+        self._write(message)
         if self.path:
             print(message, file=sys.stderr)
 
-    def write_warning(self, message: str) -> None:
-        self._write("warning", message)
-
-    def write_debug(self, message: str) -> None:
-        if self.debug_enabled:
-            self._write("debug", message)
-
-    def _write(self, level: str, message: str) -> None:
-        line = format_line(self.form, level, message, time.gmtime()) + "\n"
+    def _write(self, message: str) -> None:
+        line = format_line(self.form, "error", message, time.gmtime()) + "\n"
         if not self.path:
             sys.stderr.write(line)
             return

@@ -47,7 +47,7 @@ def open_log(general: dict[str, Value]) -> Log:
     form = str(general["log-format"])
     if form not in ("text", "json"):
         raise UsageError(f"invalid log-format: {form}")
-    return Log(str(general["log"]), form, debug=general["debug"] is True)
+    return Log(str(general["log"]), form)
 
 
 def _parse_and_run(command: Command, words: Sequence[str], general: dict[str, Value], log: Log) -> int:

@@ -20,7 +20,6 @@ MS_NODEV = 0x4
 MS_NOEXEC = 0x8
 MS_REMOUNT = 0x20
 MS_BIND = 0x1000
-MS_MOVE = 0x2000
 MS_REC = 0x4000
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
@@ -31,7 +30,6 @@ UMOUNT_NOFOLLOW = 0x8
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-PR_SET_NO_NEW_PRIVS = 38
 PR_SCHED_CORE = 62
 PR_SCHED_CORE_CREATE = 1
 PIDTYPE_PGID = 2
@@ -51,8 +49,6 @@ FSOPEN_CLOEXEC = 0x1
 FSCONFIG_CMD_CREATE = 6
 FSMOUNT_CLOEXEC = 0x1
 MOUNT_ATTR_RDONLY = 0x1
-MOUNT_ATTR_NOSUID = 0x2
-MOUNT_ATTR_NODEV = 0x4
 
 # The same numbers on every architecture: they came after the tables were unified (Linux 5.2 and 5.12). fsopen(2) and
 # its like came with 5.2 too.

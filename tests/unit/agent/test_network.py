@@ -9,7 +9,6 @@ import pytest
 from kata.agent.network import (
     add_neighbours,
     list_interfaces,
-    start_loopback,
     update_interface,
 )
 from kata.agent.route import list_routes, update_routes
@@ -226,7 +225,7 @@ def test_mtu_source_and_ipv6_arrive(netlink: Netlink) -> None:
 
 
 def test_old_routes_go_and_those_of_the_kernel_and_of_loopback_stay(netlink: Netlink) -> None:
-    start_loopback(netlink)
+    run_ip("link", "set", "lo", "up")
     update_interface(netlink, make_interface("10.88.0.5/16", "2001:db8::5/64"))
     run_ip("route", "add", "default", "via", "10.88.0.2", "metric", "7")
     run_ip(
@@ -422,7 +421,7 @@ def test_a_refused_route_is_told_with_the_kernels_sentence(netlink: Netlink) -> 
 
 
 def test_interfaces_are_listed_with_their_addresses(netlink: Netlink) -> None:
-    start_loopback(netlink)
+    run_ip("link", "set", "lo", "up")
     update_interface(netlink, make_interface("10.88.0.5/16", raw_flags=NOARP))
 
     listed = {interface.name: interface for interface in list_interfaces(netlink)}
