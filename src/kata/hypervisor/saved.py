@@ -5,6 +5,7 @@ import shutil
 
 from kata.errors import HostError
 from kata.hypervisor.memory import copy_memory, write_memory
+from kata.hypervisor.spec import VmSpec
 
 MEMORY = "memory"
 STATE = "state"
@@ -46,6 +47,16 @@ def fill_memory(directory: str, path: str) -> None:
             copy_memory(source.fileno(), target.fileno())
     except OSError as error:
         raise HostError(f"a saved VM cannot be copied: {error.strerror}") from error
+
+
+def omit_own(spec: VmSpec) -> VmSpec:
+    """Describe a VM without what one sandbox has for itself: the same for all that can go on from each other."""
+    return spec._replace(id="", directory="", saved="", savable=True)
+
+
+def list_files(spec: VmSpec, *own: str) -> tuple[str, ...]:
+    """Return the files that are in a saved VM: those of the guest, and the VMM's `own`, as far as there are any."""
+    return tuple(path for path in (*own, spec.kernel, spec.initrd, spec.image) if path)
 
 
 def describe_kvm_host() -> list[str]:

@@ -14,7 +14,7 @@ from kata.hypervisor.confinement import confine
 from kata.hypervisor.driver import Capabilities, Started, ignore_start
 from kata.hypervisor.launch import prepare_launch
 from kata.hypervisor.ratelimit import RateLimits, read_limits
-from kata.hypervisor.saved import describe_kvm_host
+from kata.hypervisor.saved import describe_kvm_host, list_files, omit_own
 from kata.hypervisor.spec import SharedFs, VmSpec
 from kata.hypervisor.vmmuser import derive_user_id
 from kata.sys.file import read_text
@@ -73,12 +73,9 @@ class CloudHypervisor:
 
     def identify(self, spec: VmSpec) -> tuple[str, tuple[str, ...]]:
         """All that it is asked for, without what one sandbox has for itself, its version, kernel and processor."""
-        common = build_vm(
-            spec._replace(id="", directory="", saved="", savable=True), self.settings.limits, landlock=self._landlock
-        )
+        common = build_vm(omit_own(spec), self.settings.limits, landlock=self._landlock)
         lines = ["Cloud Hypervisor", self.version, json.dumps(common), *describe_kvm_host()]
-        files = (self.path, spec.kernel, spec.initrd, spec.image)
-        return "\n".join(lines), tuple(path for path in files if path)
+        return "\n".join(lines), list_files(spec, self.path)
 
     async def start(self, spec: VmSpec, *, timeout: float = 30.0, started: Started = ignore_start) -> ClhVm:
         check_confidential(spec, self.settings.tdx)

@@ -14,7 +14,7 @@ from kata.hypervisor.firecracker.request import EMPTY, STATE, build_calls
 from kata.hypervisor.firecracker.vm import FirecrackerVm
 from kata.hypervisor.launch import prepare_launch
 from kata.hypervisor.ratelimit import RateLimits, read_limits
-from kata.hypervisor.saved import describe_kvm_host
+from kata.hypervisor.saved import describe_kvm_host, list_files, omit_own
 from kata.hypervisor.spec import VmSpec
 from kata.hypervisor.vmmuser import derive_user_id
 from kata.sys.digest import digest_bytes
@@ -75,15 +75,9 @@ class Firecracker:
 
     def identify(self, spec: VmSpec) -> tuple[str, tuple[str, ...]]:
         """All that it is asked for, without what one sandbox has for itself, its version, kernel and processor."""
-        common = spec._replace(id="", directory="", saved="", savable=True)
-        lines = [
-            "Firecracker",
-            self.version,
-            json.dumps(build_calls(common, self.settings.limits)),
-            *describe_kvm_host(),
-        ]
-        files = (self.path, spec.kernel, spec.initrd, spec.image)
-        return "\n".join(lines), tuple(path for path in files if path)
+        common = build_calls(omit_own(spec), self.settings.limits)
+        lines = ["Firecracker", self.version, json.dumps(common), *describe_kvm_host()]
+        return "\n".join(lines), list_files(spec, self.path)
 
     async def start(self, spec: VmSpec, *, timeout: float = 30.0, started: Started = ignore_start) -> FirecrackerVm:
         # It writes all of the memory when it saves a VM.

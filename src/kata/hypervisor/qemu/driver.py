@@ -18,7 +18,7 @@ from kata.hypervisor.qemu.arguments import Descriptors, Machine, build_arguments
 from kata.hypervisor.qemu.saved import SavedVm
 from kata.hypervisor.qemu.vhostnet import lend_vhost
 from kata.hypervisor.qemu.vm import QemuVm
-from kata.hypervisor.saved import describe_kvm_host
+from kata.hypervisor.saved import describe_kvm_host, list_files, omit_own
 from kata.hypervisor.spec import BlockDevice, Device, NetDevice, SerialPort, VfioDevice, VmSpec, Vsock
 from kata.sys.unixsocket import listen_unix
 
@@ -128,13 +128,12 @@ class Qemu:
             0, 0, 0, {}, ports, initrd=0 if spec.initrd else None, image=0 if spec.image else None, memory=0
         )
         devices = tuple(Vsock(0, 0) if isinstance(device, Vsock) else device for device in spec.devices)
-        common = spec._replace(id="", directory="", saved="", savable=True, devices=devices)
+        common = omit_own(spec)._replace(devices=devices)
         machine = self._describe_machine()
         lines = ["QEMU", self.version, *build_arguments(common, machine, descriptors)]
         if machine.accelerator == "kvm":
             lines += describe_kvm_host()
-        files = (self.path, spec.kernel, spec.initrd, spec.image, machine.firmware)
-        return "\n".join(lines), tuple(path for path in files if path)
+        return "\n".join(lines), list_files(spec, self.path, machine.firmware)
 
 
 def _open_everything(spec: VmSpec, launch: Launch, qmp: int) -> Descriptors:
