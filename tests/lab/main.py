@@ -31,13 +31,16 @@ _REPORT = TREE / "build/lab.json"
 _LIFE = "tests/guest/test_life_cycle.py"
 _WIRES = ("tests/guest/test_stdio.py", "tests/guest/test_network.py")
 _VOLUMES = tuple(f"tests/guest/test_{name}.py" for name in ("volumes", "disk_roots", "direct_volumes", "scratch"))
+_CLONES = "tests/guest/test_clone.py"
+_COLLECTED = ("tests/faults/test_kill_matrix.py", "-k", "test_clone or gc_removes")
 _AGENT_ANSWERS = "tests/hypervisor/test_conformance.py::test_the_agent_answers_over_the_best_channel"
 _RUNS = (
     Run("conformance", ("tests/lab/test_accelerator.py", "tests/hypervisor")),
     Run("figures", (_AGENT_ANSWERS, "tests/lab/test_figures.py")),
     *(Run(f"life-{driver}", (_LIFE,), driver) for driver in ("qemu", "microvm", "clh", "firecracker")),
     *(Run(f"wires-{driver}", _WIRES, driver) for driver in ("qemu", "clh", "firecracker")),
-    Run("clones-qemu", ("tests/guest/test_clone.py",), "qemu"),
+    Run("clones-qemu", (_CLONES,), "qemu"),
+    *(Run(f"clones-{driver}", (_CLONES, *_COLLECTED), driver) for driver in ("clh", "firecracker")),
     Run("volumes-qemu", (*_VOLUMES, "tests/guest/test_passthrough.py"), "qemu"),
     *(Run(f"volumes-{driver}", _VOLUMES, driver) for driver in ("clh", "firecracker")),
     Run("containerd", ("tests/containerd/test_runtimes.py",)),
