@@ -14,55 +14,33 @@ import pytest
 
 import leaks
 from containerd.daemon import Containerd
+from lab.installed import Flavour, configure_installed, list_vmms, require_flavour
 from peers import require_installed
 from podman.engine import Terminal
 
 pytestmark = pytest.mark.timeout(400)
-_ETC = Path("/etc/kata-containers")
-_INSTALLED = Path("/usr/local/share/defaults/kata-containers")
-# With a shell for the console.
-_OURS = """
-image = "/usr/local/share/kata-containers/kata-containers-debug.img"
-default_memory = 512
-[agent.kata]
-debug_console_enabled = true
-[factory]
-enable_template = false
-"""
-_VMMS = {"clh": "cloud-hypervisor", "firecracker": "firecracker"}
-_RUNTIMES = {"clh": "clh", "firecracker": "fc"}
-"""What the drivers add to the runtime's name."""
 
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Containerd]:
-    if not os.environ.get("KATA_LAB"):
-        pytest.skip("NOT IN THE LAB: neither KVM nor what is installed is this tree's; make test-lab")
-    program = require_installed("containerd")
-    place = Path(tempfile.mkdtemp(prefix="kata-n-"))
-    _ETC.mkdir(exist_ok=True)
-    for name in _RUNTIMES.values():
-        text = (_INSTALLED / f"configuration-{name}.toml").read_text()
-        (_ETC / f"configuration-{name}.toml").write_text(text + _OURS)
-    try:
-        with Containerd(place, None, f"n{secrets.token_hex(4)}", Path(program).parent) as daemon:
-            yield daemon
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-        shutil.rmtree(_ETC)
+    with configure_installed():
+        program = require_installed("containerd")
+        place = Path(tempfile.mkdtemp(prefix="kata-n-"))
+        try:
+            with Containerd(place, None, f"n{secrets.token_hex(4)}", Path(program).parent) as daemon:
+                yield daemon
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
 
-@pytest.fixture(params=list(_VMMS))
-def driver(request: pytest.FixtureRequest) -> str:
-    vmm = _VMMS[str(request.param)]
-    if shutil.which(vmm) is None:
-        pytest.skip(f"NO {vmm} in the lab")
-    return str(request.param)
+@pytest.fixture(params=["clh", "firecracker"])
+def flavour(request: pytest.FixtureRequest) -> Flavour:
+    return require_flavour(request.param)
 
 
 @pytest.fixture
-def runtime(driver: str) -> str:
-    return f"io.containerd.kata-{_RUNTIMES[driver]}.v2"
+def runtime(flavour: Flavour) -> str:
+    return f"io.containerd.kata-{flavour.name}.v2"
 
 
 def test_a_container_runs_by_the_name_of_its_runtime_on_a_plain_overlay(daemon: Containerd, runtime: str) -> None:
@@ -78,12 +56,12 @@ def test_a_container_runs_by_the_name_of_its_runtime_on_a_plain_overlay(daemon: 
 
 
 def test_it_has_volumes_execs_a_console_and_an_end_of_which_nothing_is_left(
-    daemon: Containerd, driver: str, runtime: str, tmp_path: Path
+    daemon: Containerd, flavour: Flavour, runtime: str, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("of the host\n")
     mount = f"type=bind,src={tmp_path},dst=/mnt,options=rbind:ro"
     with daemon.hold("sleep", "1000", flags=("--mount", mount), runtime=runtime) as held:
-        assert [program for _, program in list_vmms()] == [_VMMS[driver]]
+        assert [program for _, program in list_vmms()] == [flavour.vmm]
         assert daemon.execute(held, "cat", "/mnt/file").out == "of the host\n"
         assert daemon.execute(held, "sh", "-c", "cat; exit 5", stdin="hello\n").code == 5
         sandbox = next(path.name for path in Path("/run/kata/sandboxes").iterdir() if held in path.name)
@@ -113,16 +91,3 @@ def test_what_a_killed_shim_leaves_is_removed(daemon: Containerd, runtime: str) 
         daemon.start()
     assert not daemon.wait_until_gone(held)
     assert leaks.list_taps() <= before
-
-
-def list_vmms() -> list[tuple[int, str]]:
-    """Return the VMMs that run, by pid; a jailed one has nothing else by which it is known from outside."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/comm"):
-        try:
-            name = path.read_text().strip()
-        except OSError:  # it has ended
-            continue
-        # The kernel keeps 15 characters of a name.
-        found += [(int(path.parent.name), vmm) for vmm in _VMMS.values() if name and vmm[:15] == name]
-    return found

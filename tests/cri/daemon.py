@@ -1,8 +1,8 @@
 """A containerd that serves Kubernetes' CRI, and its images from a registry.
 
-Its handlers are `kata`, by the words of kubernetes.md, `kata-qemu` and `kata-fc` with configurations of their own, and
-`runc`; since containerd 2 also `kata-sandbox`, whose pods have no pause container, and `kata-streaming`, whose
-containers have no FIFOs either.
+Its handlers are `runc` and `kata`, by the words of kubernetes.md, and either those that this page has for the other
+hypervisors, with what is installed, or `kata-qemu` and `kata-fc` with configurations of their own; since containerd 2
+also `kata-sandbox`, whose pods have no pause container, and `kata-streaming`, whose containers have no FIFOs either.
 """
 
 import json
@@ -18,6 +18,7 @@ from typing import Self
 from containerd.daemon import write_kata_configuration, write_shim
 from cri.images import PAUSE
 from howto import find_block
+from lab.installed import FLAVOURS
 from lab.job import find_vmm
 from netns import run_ip
 from peers import find_program
@@ -32,8 +33,7 @@ _SECTIONS = 2
 """The first version of containerd that reads sections of the configuration from files of their own."""
 
 # Version 2 of the file's format: containerd 1.6 knows no other, and containerd 2 reads it too.
-# `restrict_oom_score_adj` is for runc where root lacks CAP_SYS_RESOURCE. A handler whose sandboxer is the shim has no
-# options: containerd 2.2 starts no container of one that has other options than runc's.
+# `restrict_oom_score_adj` is for runc where root lacks CAP_SYS_RESOURCE.
 _CONFIG = """
 version = 2
 imports = ["{place}/conf.d/*.toml"]
@@ -58,6 +58,13 @@ state = "{place}/state"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{cni}"
     conf_dir = "{place}/net.d"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    base_runtime_spec = "{place}/runc-spec.json"
+"""
+# A handler whose sandboxer is the shim has no options: containerd 2.2 starts no container of one that has other options
+# than runc's.
+_OWN_HANDLERS = """
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata-qemu]
     runtime_type = "io.containerd.kata-qemu.v2"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata-qemu.options]
@@ -73,9 +80,6 @@ state = "{place}/state"
     runtime_type = "io.containerd.kata.v2"
     sandboxer = "shim"
     io_type = "streaming"
-  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-    base_runtime_spec = "{place}/runc-spec.json"
 """
 _HOSTS = """server = "{url}"
 [host."{url}"]
@@ -98,6 +102,16 @@ _NETWORK = {
 }
 
 
+def describe_flavours() -> str:
+    """Return the handlers of the other hypervisors, made as kubernetes.md says: of that of `kata`, by two names."""
+    kata = find_block("kubernetes", "io.containerd.grpc.v1.cri", "toml")
+    words = [f"kata-{flavour.name}" for flavour in FLAVOURS.values()]
+    return "".join(
+        kata.replace("runtimes.kata]", f"runtimes.{word}]").replace("io.containerd.kata.v2", f"io.containerd.{word}.v2")
+        for word in words
+    )
+
+
 def find_missing() -> list[str]:
     """Return the names of what this host lacks to serve the CRI."""
     missing = [name for name in ("ctr", "containerd", "iptables", "runc") if shutil.which(name) is None]
@@ -112,41 +126,50 @@ class CriDaemon:
     """
 
     def __init__(
-        self, place: Path, image: Path, add_images: Callable[[Registry, Path], None], containerd: str = ""
+        self, place: Path, image: Path | None, add_images: Callable[[Registry, Path], None], containerd: str = ""
     ) -> None:
         """Prepare everything. `add_images` may use the network; once the daemon is entered there is none.
 
-        `containerd` is the program, by default the newest there is.
+        `containerd` is the program, by default the newest there is. Without an `image` of the guest's, shims and their
+        configuration are those that are installed.
         """
         self.place = place
         self.address = f"unix://{place}/c.sock"
         self.containerd = containerd or find_program("containerd", "containerd") or "containerd"
         self._registry = Registry()
         add_images(self._registry, place / "layers")
-        shim = write_shim(place)
-        for name in ("qemu", "fc"):
-            (shim.parent / f"containerd-shim-kata-{name}-v2").symlink_to(shim.name)
-        configuration = write_kata_configuration(place, image)
-        small = re.sub("default_memory = .*", f"default_memory = {SMALL_MEMORY}", configuration.read_text())
-        (place / "kata-qemu.toml").write_text(f"{small}[runtime]\nstatic_sandbox_resource_mgmt = false\n")
-        programs = f'path = "{find_vmm("firecracker")}"\njailer_path = "{find_vmm("jailer")}"\n'
-        (place / "kata-fc.toml").write_text(f"[hypervisor.firecracker]\n{programs}")
         for name in ("hosts/_default", "net.d", "conf.d"):
             (place / name).mkdir(parents=True)
         (place / "net.d/10-test.conflist").write_text(json.dumps(_NETWORK))
-        self._configure()
-        self._environment = {
-            **os.environ,
-            "PATH": f"{shim.parent}:{Path(self.containerd).parent}:{os.environ['PATH']}",
-            "CNI_PATH": str(_find_cni()),
-            "KATA_CONF_FILE": str(configuration),
-        }
+        programs = [str(Path(self.containerd).parent), os.environ["PATH"]]
+        self._environment = {**os.environ, "CNI_PATH": str(_find_cni())}
+        if image is None:
+            handlers = describe_flavours()
+        else:
+            handlers = _OWN_HANDLERS.format(place=place)
+            shim, configuration = self._write_runtime(image)
+            programs.insert(0, str(shim.parent))
+            self._environment["KATA_CONF_FILE"] = str(configuration)
+        self._environment["PATH"] = ":".join(programs)
+        self._configure(handlers)
         self._write_runc_spec()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def _configure(self) -> None:
+    def _write_runtime(self, image: Path) -> tuple[Path, Path]:
+        """Write shims of this tree and what configures them; return that of `kata`, and its configuration."""
+        shim = write_shim(self.place)
+        for name in ("qemu", "fc"):
+            (shim.parent / f"containerd-shim-kata-{name}-v2").symlink_to(shim.name)
+        configuration = write_kata_configuration(self.place, image)
+        small = re.sub("default_memory = .*", f"default_memory = {SMALL_MEMORY}", configuration.read_text())
+        (self.place / "kata-qemu.toml").write_text(f"{small}[runtime]\nstatic_sandbox_resource_mgmt = false\n")
+        programs = f'path = "{find_vmm("firecracker")}"\njailer_path = "{find_vmm("jailer")}"\n'
+        (self.place / "kata-fc.toml").write_text(f"[hypervisor.firecracker]\n{programs}")
+        return shim, configuration
+
+    def _configure(self, handlers: str) -> None:
         """Write the configuration, and the handler `kata` of kubernetes.md where that page says."""
-        settings = _CONFIG.format(place=self.place, pause=PAUSE, cni=_find_cni())
+        settings = _CONFIG.format(place=self.place, pause=PAUSE, cni=_find_cni()) + handlers
         if find_major(self.containerd) >= _SECTIONS:
             section = find_block("kubernetes", "io.containerd.cri.v1.runtime", "toml")
             (self.place / "conf.d/50-kata.toml").write_text(section)

@@ -43,7 +43,7 @@ _RUNS = (
     *(Run(f"clones-{driver}", (_CLONES, *_COLLECTED), driver) for driver in ("clh", "firecracker")),
     Run("volumes-qemu", (*_VOLUMES, "tests/guest/test_passthrough.py"), "qemu"),
     *(Run(f"volumes-{driver}", _VOLUMES, driver) for driver in ("clh", "firecracker")),
-    Run("containerd", ("tests/containerd/test_runtimes.py",)),
+    Run("containerd", ("tests/containerd/test_runtimes.py", "tests/cri/test_runtime_classes.py")),
     Run("containerd-qemu", ("tests/containerd/test_ctr.py", "tests/containerd/test_stdio.py"), "qemu"),
 )
 _LIMIT = 2400
