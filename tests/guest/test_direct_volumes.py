@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import Engine, add_mount
+from engine import Container, Engine, add_mount
 from guest.test_disk_roots import read_file
 
 _MIB = 1 << 20
@@ -47,14 +47,14 @@ def read_total(engine: Engine, volume: Path) -> int:
 
 
 def test_a_volume_is_mounted_in_the_guest_measured_and_grown_while_its_container_runs(
-    engine: Engine, tmp_path: Path
+    engine: Engine, pod: Container, tmp_path: Path
 ) -> None:
     volume, image = tmp_path / "volume", make_volume(tmp_path / "image")
     change = add_mount("/data", "bind", str(volume), "rbind", "rw")
     group = {"fsGroup": "1000", "fsGroupChangePolicy": "Always"}
     with (
         assign(engine, volume, image, options=["noatime"], metadata=group),
-        engine.hold("sleep", "1000", change=change) as held,
+        engine.hold("sleep", "1000", pod=pod.id, change=change) as held,
     ):
         mounted = held.ask("sh", "-c", "grep ' /data ' /proc/mounts | cut -d ' ' -f 1,3,4")
         assert re.match(r"/dev/[sv]d[a-z] ext4 rw,", mounted), mounted
@@ -76,19 +76,21 @@ def test_a_volume_is_mounted_in_the_guest_measured_and_grown_while_its_container
     subprocess.run(["e2fsck", "-fn", str(image)], check=True, capture_output=True, timeout=60)
 
 
-def test_the_containers_of_a_pod_see_one_file_system_of_a_volume(engine: Engine, tmp_path: Path) -> None:
+def test_the_containers_of_a_pod_see_one_file_system_of_a_volume(
+    engine: Engine, pod: Container, tmp_path: Path
+) -> None:
     volume, image = tmp_path / "volume", make_volume(tmp_path / "image")
     change = add_mount("/data", "bind", str(volume), "rbind", "rw")
     with (
         assign(engine, volume, image),
-        engine.hold("sleep", "1000", change=change) as first,
+        engine.hold("sleep", "1000", pod=pod.id, change=change) as first,
     ):
         script = "echo of the second > /data/file; grep ' /data ' /proc/mounts | cut -d ' ' -f 1"
-        second = engine.run_container("sh", "-c", script, pod=first.id, change=change)
+        second = engine.run_container("sh", "-c", script, pod=pod.id, change=change)
         assert second.text == first.ask("sh", "-c", script.partition("; ")[2]), second
         assert first.ask("cat", "/data/file") == "of the second\n"
         readonly = add_mount("/data", "bind", str(volume), "rbind", "ro")
-        third = engine.run_container("sh", "-c", "! touch /data/other", pod=first.id, change=readonly)
+        third = engine.run_container("sh", "-c", "! touch /data/other", pod=pod.id, change=readonly)
         assert third.code == 0, third
 
 
@@ -96,15 +98,20 @@ def test_a_volume_with_xfs_grows_too(engine: Engine, tmp_path: Path) -> None:
     volume, image = tmp_path / "volume", make_volume(tmp_path / "image", "xfs", 320 * _MIB)
     change = add_mount("/data", "bind", str(volume), "rbind", "rw")
     engine.configure('block_device_driver = "virtio-blk"\n\n')
-    with assign(engine, volume, image, "xfs"), engine.hold("sleep", "1000", change=change):
-        before = read_total(engine, volume)
-        with image.open("r+b") as file:
-            file.truncate(400 * _MIB)
-        engine.succeed("direct-volume", "resize", "--volume-path", str(volume), "--size", str(400 * _MIB))
-        assert read_total(engine, volume) > before + 60 * _MIB
+    try:
+        with assign(engine, volume, image, "xfs"), engine.hold("sleep", "1000", change=change):
+            before = read_total(engine, volume)
+            with image.open("r+b") as file:
+                file.truncate(400 * _MIB)
+            engine.succeed("direct-volume", "resize", "--volume-path", str(volume), "--size", str(400 * _MIB))
+            assert read_total(engine, volume) > before + 60 * _MIB
+    finally:
+        engine.configure("")
 
 
-def test_a_volume_that_nobody_has_or_that_is_malformed_is_refused(engine: Engine, tmp_path: Path) -> None:
+def test_a_volume_that_nobody_has_or_that_is_malformed_is_refused(
+    engine: Engine, pod: Container, tmp_path: Path
+) -> None:
     volume = tmp_path / "volume"
     unknown = engine.run("direct-volume", "stats", "--volume-path", str(volume))
     assert unknown.code
@@ -113,7 +120,7 @@ def test_a_volume_that_nobody_has_or_that_is_malformed_is_refused(engine: Engine
         unused = engine.run("direct-volume", "stats", "--volume-path", str(volume))
         assert unused.code
         assert f"no container has the volume {volume} mounted" in unused.err
-        missing = engine.run_container("true", change=add_mount("/data", "bind", str(volume), "rbind"))
+        missing = engine.run_container("true", pod=pod.id, change=add_mount("/data", "bind", str(volume), "rbind"))
         assert missing.code
         assert f"{tmp_path}/image does not exist" in missing.err
     other = engine.run(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine import HYPERVISOR, Change, Engine, fill_root
+from engine import HYPERVISOR, Change, Container, Engine, fill_root
 
 
 def make_image(directory: Path, fstype: str) -> Path:
@@ -64,7 +64,10 @@ def test_what_a_container_writes_to_a_root_in_a_file_is_in_the_file_afterwards(
     device, how = _WAYS[driver]
     image = make_image(tmp_path, "ext4")
     engine.configure(f'block_device_driver = "{driver}"\n{how}')
-    result = engine.run_container("sh", "-c", _SCRIPT, change=set_root(image))
+    try:
+        result = engine.run_container("sh", "-c", _SCRIPT, change=set_root(image))
+    finally:
+        engine.configure("")
     assert re.fullmatch(f"{device} ext4\nof the guest\n", result.text), result
     assert read_file(image, "/new") == "of the guest\n"
     subprocess.run(["e2fsck", "-fn", str(image)], check=True, capture_output=True, timeout=60)
@@ -73,54 +76,52 @@ def test_what_a_container_writes_to_a_root_in_a_file_is_in_the_file_afterwards(
 def test_a_root_that_nobody_can_write_gets_a_writable_layer_in_the_guest(engine: Engine, tmp_path: Path) -> None:
     image = make_image(tmp_path, "erofs")
     before = image.read_bytes()
-    engine.configure("")
     flags = ("run", "--rootfs", str(image), "--")
     result = engine.run(*flags, "sh", "-c", _SCRIPT)
     assert (result.code, result.text) == (0, "overlay overlay\nof the guest\n"), result
     assert image.read_bytes() == before
 
 
-def test_a_read_only_root_in_a_file_is_read_only_for_the_vm(engine: Engine, tmp_path: Path) -> None:
+def test_a_read_only_root_in_a_file_is_read_only_for_the_vm(engine: Engine, pod: Container, tmp_path: Path) -> None:
     image = make_image(tmp_path, "ext4")
     before = image.read_bytes()
-    engine.configure("")
-    result = engine.run_container("sh", "-c", "! touch /new && ls /bin/busybox", change=set_root(image, readonly=True))
+    script = "! touch /new && ls /bin/busybox"
+    result = engine.run_container("sh", "-c", script, pod=pod.id, change=set_root(image, readonly=True))
     assert (result.code, result.text) == (0, "/bin/busybox\n"), result
     assert image.read_bytes() == before
 
 
-def test_two_containers_of_a_pod_have_one_disk_for_the_image_that_both_are_of(engine: Engine, tmp_path: Path) -> None:
+def test_two_containers_of_a_pod_have_one_disk_for_the_image_that_both_are_of(
+    engine: Engine, pod: Container, tmp_path: Path
+) -> None:
     image = make_image(tmp_path, "erofs")
-    engine.configure("")
-    with engine.hold("sleep", "1000", change=set_root(image)) as first:
+    with engine.hold("sleep", "1000", pod=pod.id, change=set_root(image)) as first:
         disks = first.ask("sh", "-c", COUNT_DISKS)
         script = f"{COUNT_DISKS}; echo second > /new; cat /new"
-        second = engine.run_container("sh", "-c", script, pod=first.id, change=set_root(image))
+        second = engine.run_container("sh", "-c", script, pod=pod.id, change=set_root(image))
         assert second.text == f"{disks}second\n", second
         assert first.ask("ls", "/bin/busybox")
         assert first.execute("ls", "/new").code
 
 
-def test_a_file_without_a_known_file_system_is_refused_by_name(engine: Engine, tmp_path: Path) -> None:
+def test_a_file_without_a_known_file_system_is_refused_by_name(engine: Engine, pod: Container, tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(b"no file system".ljust(8192, b"\0"))
-    engine.configure("")
-    result = engine.run_container("true", change=set_root(tmp_path / "text"))
+    result = engine.run_container("true", pod=pod.id, change=set_root(tmp_path / "text"))
     assert result.code
     assert f"the root {tmp_path}/text holds no file system that the guest can mount" in result.err
     assert "ext4, xfs and erofs" in result.err
 
 
 def test_a_root_that_one_vm_writes_is_refused_to_another_and_one_that_is_read_serves_several(
-    engine: Engine, tmp_path: Path
+    engine: Engine, pod: Container, tmp_path: Path
 ) -> None:
     image = make_image(tmp_path, "ext4")
-    engine.configure("")
-    with engine.hold("sleep", "1000", change=set_root(image)) as first:
+    with engine.hold("sleep", "1000", pod=pod.id, change=set_root(image)) as first:
         refused = engine.run_container("true", change=set_root(image))
         assert refused.code
         assert f"{image} cannot be a disk of the VM: another VM, or a program of the host, has it" in refused.err
         assert "a disk that is written is for one VM" in refused.err
         assert first.ask("ls", "/bin/busybox")
-    with engine.hold("sleep", "1000", change=set_root(image, readonly=True)):
+    with engine.hold("sleep", "1000", pod=pod.id, change=set_root(image, readonly=True)):
         second = engine.run_container("ls", "/bin/busybox", change=set_root(image, readonly=True))
         assert second.text == "/bin/busybox\n", second

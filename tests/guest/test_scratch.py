@@ -92,9 +92,9 @@ def test_a_path_in_it_is_the_same_directory_in_all_containers(
     mount.unmount(str(place))
 
 
-def test_a_volume_that_another_vm_has_is_refused(engine: Engine, volume: Path) -> None:
+def test_a_volume_that_another_vm_has_is_refused(engine: Engine, pod: Container, volume: Path) -> None:
     change = add_mount("/scratch", "bind", str(volume), "rbind", "rw")
-    with engine.hold("sleep", "1000", change=change) as held:
+    with engine.hold("sleep", "1000", pod=pod.id, change=change) as held:
         # Else the guest's kernel writes zeros in the background, which take room on the host.
         assert "noinit_itable" in held.ask("grep", " /scratch ", "/proc/mounts")
         refused = engine.run_container("true", change=change)
