@@ -26,7 +26,7 @@ from kata.resources.size import check_memory_limit, find_cpus, find_resources, m
 from kata.sandbox import store
 from kata.sandbox.attach import Attached
 from kata.sandbox.bundle import Bundle
-from kata.sandbox.disk import Disks, HeldDisk
+from kata.sandbox.containerdisks import ContainerDisks, HeldDisk
 from kata.sandbox.diskroot import plug_root
 from kata.sandbox.guest import Guest
 from kata.sandbox.guestpaths import GUEST_SHARE
@@ -62,7 +62,7 @@ class Container:
         record: store.ContainerRecord,
         shared: tuple[Shared, ...],
         home: int | None = None,
-        disks: Disks | None = None,
+        disks: ContainerDisks | None = None,
         volumes: tuple[DirectVolume, ...] = (),
         scratch: tuple[ScratchVolume, ...] = (),
         groups: "HostGroups | None" = None,

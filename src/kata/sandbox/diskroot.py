@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from kata.errors import UnsupportedError
 from kata.protocol.messages.agent import Storage
-from kata.sandbox.disk import Disks
+from kata.sandbox.containerdisks import ContainerDisks
 from kata.sys.superblock import find_filesystem
 
 GUEST_BASE = "/run/kata-containers"
@@ -87,10 +87,10 @@ async def pack_root(path: str, descriptor: int) -> DiskRoot:
     return DiskRoot((Layer(image, "erofs", readonly=True, local=True),), overlay=True)
 
 
-async def plug_root(root: DiskRoot, disks: Disks, container: str) -> list[Storage]:
+async def plug_root(root: DiskRoot, disks: ContainerDisks, container: str) -> list[Storage]:
     """Plug the disks of a root in, and return what the agent is to mount, the last at `find_guest_root`.
 
-    Raise what `Disks.plug_file` raises; what was plugged in before is the disks' to take out.
+    Raise what `ContainerDisks.plug_file` raises; what was plugged in before is the disks' to take out.
     """
     point = find_guest_root(container)
     if not root.overlay:
@@ -111,7 +111,7 @@ async def plug_root(root: DiskRoot, disks: Disks, container: str) -> list[Storag
     return [*storages, overlay]
 
 
-async def _plug_layer(layer: Layer, disks: Disks, point: str = "") -> Storage:
+async def _plug_layer(layer: Layer, disks: ContainerDisks, point: str = "") -> Storage:
     address = await disks.plug_file(layer.path, readonly=layer.readonly, direct=layer.direct, local=layer.local)
     options = [option for option in layer.options if option not in ("ro", "rw")]
     options.append("ro" if layer.readonly else "rw")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from kata.config.model import SCRATCH_ON_DISK, Configuration
 from kata.sandbox.bundle import Bundle
-from kata.sandbox.disk import find_disks
+from kata.sandbox.hostdisk import find_disks
 from kata.sandbox.iommugroup import find_groups
 from kata.sandbox.scratch import count_scratch_volumes
 from kata.sandbox.volume import count_direct_volumes

@@ -10,7 +10,7 @@ from kata.config.model import SCRATCH_ON_DISK
 from kata.errors import KataError
 from kata.sandbox.bundle import Bundle
 from kata.sandbox.container import Container
-from kata.sandbox.disk import Disks, VmDisks
+from kata.sandbox.containerdisks import ContainerDisks
 from kata.sandbox.diskroot import DiskRoot, OfferedRoot, describe_image, pack_root
 from kata.sandbox.guestpaths import PUBLISHED
 from kata.sandbox.hostfiles import HostFiles
@@ -22,6 +22,7 @@ from kata.sandbox.site import Site
 from kata.sandbox.store import ContainerRecord
 from kata.sandbox.translation import Translation, add_pod_mounts, take_root_from_disks
 from kata.sandbox.vm import SandboxVm
+from kata.sandbox.vmdisks import VmDisks
 from kata.sandbox.volume import DirectVolume, take_direct_volumes
 from kata.storage.directvolume import find_note, forget_sandbox, note_sandbox
 
@@ -108,7 +109,7 @@ class Provisioner:
         self, bundle: Bundle, record: ContainerRecord, prepared: Prepared, home: int | None
     ) -> Container:
         """Return the container, which has nothing yet. `home` is as for `Container`."""
-        disks = Disks(self._disks, record.id, partial(self._files.open, record.pid))
+        disks = ContainerDisks(self._disks, record.id, partial(self._files.open, record.pid))
         groups = self._open_groups(prepared.translation, record.id)
         volumes, scratch, shared = prepared.volumes, prepared.scratch, prepared.translation.shared
         state, guest = self._site.state, self._vm.guest

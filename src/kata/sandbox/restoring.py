@@ -21,10 +21,11 @@ from kata.sandbox.checkpoint import (
     verify_files,
     verify_machine,
 )
+from kata.sandbox.containerdisks import HeldDisk
 from kata.sandbox.copyfolder import find_folder
 from kata.sandbox.description import identify_saved
-from kata.sandbox.disk import HeldDisk, find_disks, find_node
 from kata.sandbox.diskroot import OfferedRoot
+from kata.sandbox.hostdisk import find_disks, find_node
 from kata.sandbox.hostfiles import HostFiles
 from kata.sandbox.ledger import Kind, record_resource
 from kata.sandbox.network import SandboxNetwork

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from kata.errors import HostError, UnsupportedError
 from kata.protocol.messages.agent import Storage
-from kata.sandbox.disk import Disks
+from kata.sandbox.containerdisks import ContainerDisks
 from kata.sandbox.guestpaths import GUEST_SCRATCH, GUEST_SHARE
 from kata.sandbox.kubelet import describe_part, find_volume_of_part, is_scratch, list_owner
 from kata.sandbox.translation import Shared, Translation
@@ -82,8 +82,8 @@ def count_scratch_volumes(document: dict[str, Any]) -> int:
     return sum(is_scratch(source) for source in sources)
 
 
-async def plug_scratch(volume: ScratchVolume, disks: Disks) -> Storage:
-    """Plug in the disk of a volume and return what the agent is to mount. Raise what `Disks.plug_file` raises."""
+async def plug_scratch(volume: ScratchVolume, disks: ContainerDisks) -> Storage:
+    """Plug in a volume's disk and return what the agent is to mount. Raise what `ContainerDisks.plug_file` raises."""
     address = await disks.plug_file(volume.image, readonly=False, discard=True)
     return Storage(
         driver=address.driver,

@@ -15,9 +15,9 @@ from kata.protocol.messages import oci
 from kata.protocol.messages.agent import Storage
 from kata.protocol.oci.document import load_message
 from kata.protocol.oci.pod import find_role
-from kata.sandbox.disk import Disk, find_disks
 from kata.sandbox.diskroot import DiskRoot, find_guest_root
 from kata.sandbox.guestpaths import GUEST_SHARE, GUEST_SHM
+from kata.sandbox.hostdisk import HostDisk, find_disks
 from kata.sandbox.iommugroup import Group, find_groups, is_vfio_path
 from kata.sandbox.kubelet import find_memory_volume, find_published_volume, is_scratch
 from kata.sys.digest import digest_bytes
@@ -67,7 +67,7 @@ class Translation(NamedTuple):
     shared: tuple[Shared, ...]
     storages: tuple[Storage, ...]
     sandbox_pidns: bool
-    disks: tuple[Disk, ...] = ()
+    disks: tuple[HostDisk, ...] = ()
     groups: tuple[Group, ...] = ()
     root: DiskRoot | None = None
 
@@ -107,7 +107,7 @@ def translate_spec(
     return Translation(spec, tuple(shared), tuple(storages), sandbox_pidns, disks, groups)
 
 
-def _translate_linux(linux: oci.Linux, container: str, disks: Sequence[Disk]) -> bool:
+def _translate_linux(linux: oci.Linux, container: str, disks: Sequence[HostDisk]) -> bool:
     linux.MountLabel = ""
     linux.IntelRdt = None
     linux.CgroupsPath = f"/kata/{container}"

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from kata.errors import UsageError
 from kata.protocol.messages.agent import FSGroup, Storage
-from kata.sandbox.disk import Disks
+from kata.sandbox.containerdisks import ContainerDisks
 from kata.sandbox.guestpaths import GUEST_SHARE, GUEST_VOLUMES
 from kata.sandbox.translation import Translation
 from kata.storage.directvolume import ROOT, MountInfo, encode_path, is_direct_volume, read_mount_info
@@ -54,8 +54,8 @@ def count_direct_volumes(document: dict[str, Any]) -> int:
     return sum(is_direct_volume(source) for source in sources)
 
 
-async def plug_volume(volume: DirectVolume, disks: Disks) -> Storage:
-    """Plug in the disk of a volume and return what the agent is to mount. Raise what `Disks.plug_file` raises."""
+async def plug_volume(volume: DirectVolume, disks: ContainerDisks) -> Storage:
+    """Plug in a volume's disk and return what the agent is to mount. Raise what `ContainerDisks.plug_file` raises."""
     address = await disks.plug_file(volume.info.device, readonly=volume.readonly)
     return Storage(
         driver=address.driver,
