@@ -247,8 +247,8 @@ def test_the_microvm_has_no_pci_and_nothing_to_plug_into() -> None:
     spec = fix_devices(spec)
     argv = build_arguments(spec, TCG._replace(kind="microvm"), WIRES)
 
-    off = "graphics=off,usb=off,dump-guest-core=off,isa-serial=off"
-    assert argv[argv.index("-machine") + 1] == f"microvm,memory-backend=ram,{off}"
+    switches = "rtc=on,graphics=off,usb=off,dump-guest-core=off,isa-serial=off"
+    assert argv[argv.index("-machine") + 1] == f"microvm,memory-backend=ram,{switches}"
     assert "virtio-mmio.force-legacy=false" in argv
     devices = [argv[at + 1] for at, word in enumerate(argv) if word == "-device"]
     assert not [device for device in devices if "pci" in device or "disable-legacy" in device or "romfile" in device]

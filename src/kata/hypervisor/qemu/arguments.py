@@ -35,7 +35,7 @@ GROWTH = "dev-growth"
 SECCOMP = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 # Turning off what costs start-up time or attack surface and is in no container's way.
-_MACHINE_OFF = ("hpet", "sata", "smbus", "usb", "graphics", "vmport", "dump-guest-core")
+_SWITCHES = dict.fromkeys(("hpet", "sata", "smbus", "usb", "graphics", "vmport", "dump-guest-core"), False)
 
 # Five-level page tables make every walk of the emulated TLB longer. With ERMS kernel and C library copy by `rep movsb`,
 # which TCG carries out byte by byte.
@@ -161,8 +161,8 @@ def _check(spec: VmSpec) -> None:
 
 def _describe_machine(spec: VmSpec, machine: Machine, memory: int | None) -> Iterator[str]:
     yield "-machine"
-    off = microvm.OFF if machine.kind == microvm.KIND else _MACHINE_OFF
-    yield format_option(machine.kind, {"memory-backend": "ram", **dict.fromkeys(off, False)})
+    switches = microvm.SWITCHES if machine.kind == microvm.KIND else _SWITCHES
+    yield format_option(machine.kind, {"memory-backend": "ram", **switches})
     yield "-accel"
     if machine.accelerator == "kvm":
         yield "kvm"

@@ -9,8 +9,12 @@ from itertools import pairwise
 from kata.hypervisor.spec import NetDevice, VmSpec
 
 KIND = "microvm"
-OFF = ("graphics", "usb", "dump-guest-core", "isa-serial")
-"""What of the machine is turned off, beside what it has not. Its own serial port would hide the console's."""
+SWITCHES = {"rtc": True, "graphics": False, "usb": False, "dump-guest-core": False, "isa-serial": False}
+"""What of the machine is turned on and off, beside what it has not. Its own serial port would hide the console's.
+
+Under KVM it has no clock unless told, and Linux waits a second for one that is not there to be readable, by forty
+thousand accesses to its ports (mc146818_does_rtc_work in drivers/rtc/rtc-mc146818-lib.c).
+"""
 
 # Modern devices: the transport's default is the draft before virtio 1.0.
 _TRANSPORT = ("-global", "virtio-mmio.force-legacy=false")
