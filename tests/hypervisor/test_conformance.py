@@ -52,6 +52,11 @@ async def test_the_console_has_the_kernels_words(running: Running) -> None:
             await running.guest.check(timeout=30)
 
 
+async def test_the_kernel_waits_for_no_clock_that_is_not_there(running: Running) -> None:
+    # Linux's rtc_cmos gives up after a second.
+    assert "rtc_cmos: broken or not accessible" not in await running.shell.run("dmesg")
+
+
 async def test_the_vmm_is_confined(running: Running) -> None:
     require(running.driver.find_capabilities(), "own_user")
     lines = Path(f"/proc/{running.vm.pid}/status").read_text().splitlines()
