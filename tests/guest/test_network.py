@@ -598,7 +598,8 @@ def test_a_card_has_a_queue_for_each_processor_when_so_configured(engine: Engine
     engine.configure("default_vcpus = 2\nnetwork_queues = 4\n")
     try:
         if HYPERVISOR == "firecracker":
-            refused = engine.run_container("true")
+            with make_pod_network(f"{engine.token}-queues") as net:
+                refused = engine.run_container("true", change=net.join)
             assert refused.code
             assert "network_queues is more than 1 (this hypervisor's cards have one pair of queues)" in refused.err
             return

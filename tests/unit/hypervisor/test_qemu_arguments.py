@@ -230,6 +230,11 @@ def test_an_emulated_guest_that_can_grow_has_its_vcpus_from_the_start_and_leaves
     assert " maxcpus=2 console=ttyS0 " in shown
 
 
+def test_an_emulated_guest_is_told_how_fast_its_counter_runs() -> None:
+    arguments = build_arguments(SPEC, TCG._replace(tsc_khz=2_600_000), WIRES)
+    assert "tsc_early_khz=2600000" in arguments[arguments.index("-append") + 1].split()
+
+
 def test_a_device_of_the_host_is_in_a_port_from_the_start_where_it_is_to_be_found() -> None:
     gpu = VfioDevice("gpu", "0000:65:00.0", in_port=True)
     spec = SPEC._replace(hotplug_ports=1, iommu=True, devices=(Rng(), gpu))

@@ -51,7 +51,11 @@ _TCG_PARAMETERS: tuple[str, ...] = ("tsc=reliable", "mitigations=off", "init_on_
 
 
 class Machine(NamedTuple):
-    """What depends on the host, not on the VM. `tb_size` is TCG's cache of translated code, in MiB."""
+    """What depends on the host, not on the VM.
+
+    `tb_size` is TCG's cache of translated code, in MiB; `tsc_khz` the frequency of the time stamp counter that TCG's
+    guest has, 0 where it has to find out itself.
+    """
 
     binary: str
     accelerator: Accelerator
@@ -59,6 +63,7 @@ class Machine(NamedTuple):
     cpu: str = ""
     tb_size: int = 128
     firmware: str = ""
+    tsc_khz: int = 0
 
 
 class Descriptors(NamedTuple):
@@ -205,6 +210,8 @@ def _describe_boot(spec: VmSpec, machine: Machine, descriptors: Descriptors) -> 
         yield from ("-initrd", f"/proc/self/fd/{descriptors.initrd}")
     # First, so that what an operator asks for is the last word.
     own = _TCG_PARAMETERS if machine.accelerator == "tcg" else ()
+    if own and machine.tsc_khz:
+        own = (*own, f"tsc_early_khz={machine.tsc_khz}")
     if own and spec.max_vcpus > spec.vcpus:
         own = (*own, f"maxcpus={spec.vcpus}")
     yield from ("-append", " ".join((*own, *spec.kernel_parameters)))

@@ -20,6 +20,7 @@ from kata.hypervisor.qemu.vhostnet import lend_vhost
 from kata.hypervisor.qemu.vm import QemuVm
 from kata.hypervisor.saved import describe_kvm_host, list_files, omit_own
 from kata.hypervisor.spec import BlockDevice, Device, NetDevice, SerialPort, VfioDevice, VmSpec, Vsock
+from kata.hypervisor.tsc import find_counter_khz
 from kata.sys.unixsocket import listen_unix
 
 PRODUCT = Product("QEMU", "qemu", "QEMU emulator version ", (7, 2), "qemu-system-x86")
@@ -54,6 +55,7 @@ class Qemu:
             # Linux calibrates its clock by a timer that this machine has not, and gets it from KVM otherwise.
             raise UnsupportedError("QEMU's machine microvm needs KVM", hint='set machine_type = "q35"')
         self.warning = self.acceleration.warning or ""
+        self._tsc_khz = find_counter_khz(state_directory) if self.acceleration.accelerator == "tcg" else 0
         # Without KVM, QEMU is what signals and is signalled, and there is nothing to gain.
         self._has_vhost = settings.vhost_net and self.acceleration.accelerator == "kvm"
 
@@ -116,6 +118,7 @@ class Qemu:
             cpu=settings.cpu,
             tb_size=settings.tb_size,
             firmware=settings.firmware,
+            tsc_khz=self._tsc_khz,
         )
 
     def identify(self, spec: VmSpec) -> tuple[str, tuple[str, ...]]:
@@ -129,7 +132,7 @@ class Qemu:
         )
         devices = tuple(Vsock(0, 0) if isinstance(device, Vsock) else device for device in spec.devices)
         common = omit_own(spec)._replace(devices=devices)
-        machine = self._describe_machine()
+        machine = self._describe_machine()._replace(tsc_khz=0)  # measured: nearly the same each time
         lines = ["QEMU", self.version, *build_arguments(common, machine, descriptors)]
         if machine.accelerator == "kvm":
             lines += describe_kvm_host()
