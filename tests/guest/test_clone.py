@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import ALL_CAPABILITIES, Container, Engine, add_mount, combine, grant, kill_process
+from engine import ALL_CAPABILITIES, Container, Engine, add_mount, combine, grant, kill_process, make_privileged
 from guest.facts import HYPERVISOR, SHARES, allow_facts, check_facts, collect_facts
 from netns import read_ip, run_ip
 from podnet import PodNet, add_veth, make_pod_network
@@ -106,6 +106,27 @@ def test_a_vm_that_needs_what_no_template_has_boots_and_says_so(cloning: Engine)
                 assert "boots: it needs 4 hot-plug ports, and a template has 3" in phases
     finally:
         cloning.use_templates()
+
+
+@pytest.mark.skipif(HYPERVISOR != "clh", reason="NOT CLOUD HYPERVISOR: the root image is a disk")
+def test_copies_have_a_root_image_that_is_memory_and_no_container_writes_to_it(
+    cloning: Engine, guest_image: Path
+) -> None:
+    was = guest_image.read_bytes()
+    cloning.use_templates("disable_image_nvdimm = false\n")
+    try:
+        cloning.succeed("factory", "init")
+        with cloning.hold("sleep", "1000", change=make_privileged, name="memory") as held:
+            assert "guest restore" in list_phases(cloning, held.id)
+            assert "root=/dev/pmem0 rootflags=dax=always" in held.ask("cat", "/proc/cmdline")
+            node = "mknod /tmp/pmem0 b $(tr : ' ' < /sys/block/pmem0/dev)"
+            result = held.execute("sh", "-c", f"{node} && dd if=/dev/zero of=/tmp/pmem0 bs=512 count=1")
+            assert result.code != 0
+            assert "busy" in result.err
+        cloning.succeed("factory", "destroy")
+    finally:
+        cloning.use_templates()
+    assert guest_image.read_bytes() == was
 
 
 def test_a_copy_whose_daemon_is_killed_as_it_starts_leaves_nothing(cloning: Engine) -> None:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kata.config.artifacts import Artifacts
 from kata.config.model import Configuration, HypervisorConfig
@@ -158,15 +158,27 @@ async def start_line(driver: Hypervisor, directory: Path, *, savable: bool = Fal
 
 
 @asynccontextmanager
-async def boot(driver: Hypervisor, artifacts: Artifacts, directory: Path, *, full: bool) -> AsyncIterator[Running]:
-    """Boot a VM, `full` with a device of each kind, and wait for its agent and its shell."""
+async def boot(
+    driver: Hypervisor,
+    artifacts: Artifacts,
+    directory: Path,
+    *,
+    full: bool,
+    more: tuple[Device, ...] = (),
+    **changes: Any,
+) -> AsyncIterator[Running]:
+    """Boot a VM, `full` with a device of each kind, and wait for its agent and its shell.
+
+    It has `more` devices, and `changes` are made to its spec.
+    """
     directory.mkdir(mode=0o700)
     export = directory.with_name(f"{directory.name}-export")
     export.mkdir()
     with ExitStack() as undo:
-        devices = undo.enter_context(make_devices(driver, directory)) if full else ()
+        devices = undo.enter_context(make_devices(driver, directory)) if full else more
         async with start_line(driver, directory) as line, share_directory(driver, directory, export) as share:
             spec = describe(driver, artifacts, directory, line, (*devices, *(share if full else ())))
+            spec = spec._replace(**changes)
             began = time.monotonic()
             vm = await driver.start(spec, timeout=PATIENCE)
             line.hand_over()

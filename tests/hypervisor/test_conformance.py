@@ -84,6 +84,30 @@ async def test_the_root_image_is_read_only(running: Running) -> None:
     assert await running.shell.run("cat /sys/block/vda/ro") == "1"
 
 
+async def test_an_image_that_is_memory_is_the_hosts_pages_and_its_file_stays_as_it_is(
+    driver: Hypervisor, artifacts: Artifacts, tmp_path: Path
+) -> None:
+    require(driver.find_capabilities(), "image_dax")
+    was = Path(artifacts.image).read_bytes()
+    # The root is a disk, so that nothing in the guest keeps it from writing to the memory.
+    root = BlockDevice("root", artifacts.image, readonly=True)
+    directory = tmp_path / f"{driver.name}-dax"
+    async with boot(driver, artifacts, directory, full=False, more=(root,), image_dax=True) as running:
+        shell = running.shell
+        cached = "while read name kib unit; do [ $name = Cached: ] && echo $kib; done < /proc/meminfo"
+        await shell.run("mkdir -p /run/image && mount -t erofs -o ro,dax=always /dev/pmem0 /run/image")
+        before = int(await shell.run(cached))
+        await shell.run("cat /run/image/usr/bin/python3* > /dev/null")
+        assert int(await shell.run(cached)) < before + 1000, "the guest has a copy of what it read"
+        write = "busybox dd if=/dev/zero of=/dev/pmem0 bs=4096 count=1 conv=notrunc"
+        assert "busy" in await shell.run(write), "what is mounted can be opened for writing"
+        assert "1+0 records out" in await shell.run(f"umount /run/image; {write}")
+        sums = await shell.run("for f in pmem0 zero; do head -c 4096 /dev/$f | busybox md5sum; done")
+        assert len(set(sums.split("\n"))) == 1, "the guest does not see what it wrote"
+        await let_go(running)
+    assert Path(artifacts.image).read_bytes() == was
+
+
 async def test_a_disk_is_there_from_the_start(running: Running) -> None:
     assert await running.shell.run("cat /sys/block/vdb/ro; head -c 4 /dev/vdb") == "1\ncold"
 

@@ -14,6 +14,9 @@ from engine import HYPERVISOR, Container, Engine, begin_table
 from kata.sandbox.ledger import Kind, list_resources
 from lab.job import find_vmm
 
+_FLAVOURS = ("qemu", "microvm", "clh", "clh-dax", "firecracker", "qemu-clone", "clh-clone", "clh-clone-dax")
+"""A driver, whether its VMs are copies, and whether their images are memory."""
+
 _PROGRAMS = {"clh": "cloud-hypervisor", "firecracker": "firecracker"}
 _PSS = re.compile(r"^Pss: +(\d+) kB$", re.MULTILINE)
 _NAME = re.compile(r"^Name:\t(.+)$", re.MULTILINE)
@@ -37,14 +40,15 @@ def _measure(held: Container) -> dict[str, float]:
 
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(not os.environ.get("KATA_LAB"), reason="NOT THE LAB: bench/run.py measures this machine")
-@pytest.mark.parametrize("flavour", ["qemu", "microvm", "clh", "firecracker", "qemu-clone", "clh-clone"])
+@pytest.mark.parametrize("flavour", _FLAVOURS)
 def test_a_container_starts_and_idles(
     engine: Engine, flavour: str, record_property: Callable[[str, object], None]
 ) -> None:
-    driver, _, clone = flavour.partition("-")
+    driver, *words = flavour.split("-")
+    clone, more = "clone" in words, "disable_image_nvdimm = false\n" if "dax" in words else ""
     if driver in _PROGRAMS and find_vmm(_PROGRAMS[driver]) is None:
         pytest.skip(f"NO {_PROGRAMS[driver]}: its figures are missing")
-    engine.use_templates() if clone else engine.configure("")
+    engine.use_templates(more) if clone else engine.configure(more)
     try:
         text = engine.config.read_text().replace(begin_table(HYPERVISOR), begin_table(driver))
         engine.config.write_text(text)
@@ -54,7 +58,7 @@ def test_a_container_starts_and_idles(
         assert all(start.text == "word\n" for start in starts)
         with engine.hold("sleep", "1000", name="idle") as held:
             held.ask("true")
-            assert ("guest restore" in engine.succeed("timeline", held.id)) == bool(clone)
+            assert ("guest restore" in engine.succeed("timeline", held.id)) == clone
             sizes = _measure(held)
         record_property("start", f"{sorted(start.seconds for start in starts)[1]:.1f} s")
         record_property("pss", f"{sum(sizes.values()):.0f} MB: {sizes}")

@@ -20,6 +20,8 @@ _CARDS = ("rx_", "tx_")
 """How options of limits begin that the host's kernel keeps, with any driver."""
 
 _CONFIDENTIAL = "clh"
+_DAX = "clh"
+"""The driver whose VMs can have the image as memory."""
 
 
 class Finding(NamedTuple):
@@ -57,7 +59,7 @@ def list_findings(config: Configuration) -> Iterator[Finding]:
             "is false, and enable_hugepages is true",
             "memory that is plugged in is ordinary pages",
         )
-    yield from _list_useless_limits(config)
+    yield from _list_useless(config)
     yield from _list_confidential(config)
     model = config.runtime.internetworking_model
     if vm.tx_rate_limiter_max_rate and model == "none":
@@ -82,7 +84,11 @@ def list_findings(config: Configuration) -> Iterator[Finding]:
         yield from (Finding("hypervisor", "enable_annotations", *finding) for finding in list_unoffered(vm))
 
 
-def _list_useless_limits(config: Configuration) -> Iterator[Finding]:
+def _list_useless(config: Configuration) -> Iterator[Finding]:
+    """Return what this driver does not have, and a VM can do without."""
+    if not config.hypervisor.disable_image_nvdimm and config.driver != _DAX:
+        reason = f"is false, but the root image of VMs of {config.driver} is a read-only disk"
+        yield Finding("hypervisor", "disable_image_nvdimm", reason)
     if config.driver in _LIMITERS:
         return
     for key, value in config.hypervisor._asdict().items():

@@ -64,7 +64,6 @@ HYPERVISOR: dict[str, Foreign] = {
     "cpu_features": _ignored("str", "the processor's model is this runtime's own choice"),
     "rootfs_type": _ignored("str", "the root image is EROFS", "erofs"),
     "vm_rootfs_driver": _ignored("str", "the root image is a read-only virtio-blk disk", "virtio-blk-pci"),
-    "disable_image_nvdimm": _exactly("bool", "the root image is a read-only virtio-blk disk", True),
     "rootless": _exactly("bool", "QEMU always runs under a user id of its own", True, False),
     "rootless_user.user_name": _ignored("str", "QEMU's user id is chosen for each sandbox"),
     "rootless_user.uid": _ignored("int", "QEMU's user id is chosen for each sandbox"),

@@ -42,6 +42,10 @@ class HypervisorConfig(NamedTuple):
     """The guest's root as a read-only EROFS image without partitions. Empty: the one that `make install` built."""
     initrd: Annotated[str, Path()] = ""
     """The guest's root as an initial RAM disk, instead of `image`."""
+    disable_image_nvdimm: bool = True
+    """`true`: the image is a read-only disk. `false`, with Cloud Hypervisor: it is memory of the guest's (virtio-pmem
+    with DAX), of which VMs share the host's pages. Nothing reaches the file on the host, but that the guest has what it
+    started with is then up to its own kernel."""
     kernel_params: Annotated[str, Words()] = ""
     """Words added to the guest's kernel command line, after this runtime's own."""
     accelerator: Annotated[str, Choice(("auto", "kvm", "tcg"))] = "auto"

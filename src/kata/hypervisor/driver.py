@@ -30,7 +30,7 @@ class Capabilities(NamedTuple):
     With `connects_shares` its VMM connects to the daemons of shared file systems by itself, with `opens_taps` it opens
     taps by their names. With `own_user` it runs without the privileges of root, with `vcpu_threads` each vCPU is a
     thread of it. With `template` VMs can be saved before they have a sandbox, with `checkpoint` also while containers
-    run, and then go on.
+    run, and then go on. With `image_dax` the image can be memory of the guest's.
     """
 
     channels: tuple[Channel, ...]
@@ -49,6 +49,7 @@ class Capabilities(NamedTuple):
     vcpu_hotplug: bool = False
     memory_hotplug: bool = False
     connects_shares: bool = False
+    image_dax: bool = False
     opens_taps: bool = False
     own_user: bool = True
     vcpu_threads: bool = True

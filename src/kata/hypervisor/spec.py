@@ -106,7 +106,9 @@ class VmSpec(NamedTuple):
     """A whole VM.
 
     `directory` is the sandbox's own: the console's log goes there. `image` becomes the first disk (/dev/vda),
-    read-only. `max_vcpus` and `max_memory_mib` of 0 mean: no more than at start. `hotplug_ports` bounds how many
+    read-only, or with `image_dax` memory of the guest's (/dev/pmem0), which is the host's pages of it for as long as
+    the guest writes nothing to them.
+    `max_vcpus` and `max_memory_mib` of 0 mean: no more than at start. `hotplug_ports` bounds how many
     devices can be plugged in later, besides those that are in a port already. `paused` leaves the vCPUs stopped until
     `resume`.
     `hugepages` takes all of the memory from the host's reserved huge pages, at once.
@@ -138,6 +140,7 @@ class VmSpec(NamedTuple):
     firmware: str = ""
     plugged: tuple[Plugged, ...] = ()
     iommu: bool = False
+    image_dax: bool = False
 
 
 class PciAddress(NamedTuple):

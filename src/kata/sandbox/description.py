@@ -4,8 +4,9 @@ import contextlib
 from collections.abc import Sequence
 
 from kata.config.artifacts import Artifacts
-from kata.config.model import AgentConfig, Configuration
+from kata.config.model import AgentConfig, Configuration, HypervisorConfig
 from kata.hypervisor.channel import DEBUG_CONSOLE_PORT, LOG_PORT
+from kata.hypervisor.driver import Capabilities
 from kata.hypervisor.spec import Balloon, Device, NetDevice, Rng, VmSpec
 from kata.network.tap import name_tap
 from kata.resources.size import VmSize
@@ -54,6 +55,7 @@ def describe_booting(site: Site, size: VmSize, host: Host, line: Line, plan: Pla
 def _describe_vm(site: Site, size: VmSize, host: Host, line: Line, own: Sequence[Device]) -> VmSpec:
     """Describe a VM, with what its sandbox has for its `own`."""
     config = site.config.hypervisor
+    dax = has_dax(config, host.artifacts, host.capabilities)
     devices: list[Device] = [Rng(), *line.devices, *own]
     if config.reclaim_guest_freed_memory:
         devices.append(Balloon())
@@ -62,6 +64,7 @@ def _describe_vm(site: Site, size: VmSize, host: Host, line: Line, own: Sequence
         directory=site.directory,
         kernel=host.artifacts.kernel,
         image=host.artifacts.image or None,
+        image_dax=dax,
         initrd=host.artifacts.initrd or None,
         vcpus=size.vcpus,
         memory_mib=size.memory_mib,
@@ -70,13 +73,19 @@ def _describe_vm(site: Site, size: VmSize, host: Host, line: Line, own: Sequence
         hugepages=config.enable_hugepages,
         firmware=config.firmware if config.confidential_guest else "",
         iommu=has_iommu(site.config),
-        kernel_parameters=tuple(list_kernel_parameters(site.config, host.artifacts, line.server)),
+        kernel_parameters=tuple(list_kernel_parameters(site.config, host.artifacts, line.server, dax=dax)),
         devices=tuple(devices),
     )
 
 
-def list_kernel_parameters(config: Configuration, artifacts: Artifacts, server: str) -> list[str]:
-    """Return the guest's kernel command line. `server` is where the agent is to listen.
+def has_dax(config: HypervisorConfig, artifacts: Artifacts, capabilities: Capabilities) -> bool:
+    """Say whether the image is memory of the guest's. That of a confidential guest is none of the host's pages."""
+    wanted = not config.disable_image_nvdimm and not config.confidential_guest
+    return wanted and bool(artifacts.image) and capabilities.image_dax
+
+
+def list_kernel_parameters(config: Configuration, artifacts: Artifacts, server: str, *, dax: bool = False) -> list[str]:
+    """Return the guest's kernel command line. `server` is where the agent is to listen; with `dax` the image is memory.
 
     Source: Documentation/admin-guide/kernel-parameters.txt; `agent.*` are the agent's.
     """
@@ -86,7 +95,8 @@ def list_kernel_parameters(config: Configuration, artifacts: Artifacts, server: 
     if artifacts.initrd:
         parameters.append("rdinit=/usr/sbin/kata-agent")
     else:
-        parameters += ["root=/dev/vda", "rootfstype=erofs", "ro", "init=/usr/sbin/kata-agent"]
+        root = ("root=/dev/pmem0", "rootflags=dax=always") if dax else ("root=/dev/vda",)
+        parameters += [*root, "rootfstype=erofs", "ro", "init=/usr/sbin/kata-agent"]
     if not config.runtime.static_sandbox_resource_mgmt:
         # Three quarters of what is plugged in, at most, is for what can be moved away when it is to be taken out.
         parameters.append("memory_hotplug.online_policy=auto-movable")

@@ -23,6 +23,13 @@ def test_a_limit_that_the_vmm_does_not_have_is_told_of(tmp_path: Path, key: str)
         assert load(tmp_path, f"[hypervisor.{driver}]\n{key} = 1000\n") == []
 
 
+def test_an_image_as_memory_is_told_of_where_it_is_a_disk_all_the_same(tmp_path: Path) -> None:
+    for driver in ("qemu", "firecracker"):
+        [remark] = load(tmp_path, f"[hypervisor.{driver}]\ndisable_image_nvdimm = false\n")
+        assert f"the root image of VMs of {driver} is a read-only disk" in remark
+    assert load(tmp_path, "[hypervisor.clh]\ndisable_image_nvdimm = false\n") == []
+
+
 @pytest.mark.parametrize("key", ["rx_rate_limiter_max_rate", "tx_rate_limiter_max_rate"])
 def test_a_limit_of_the_hosts_kernel_holds_with_any(tmp_path: Path, key: str) -> None:
     assert load(tmp_path, f"[hypervisor.qemu]\n{key} = 1000\n") == []

@@ -1,5 +1,6 @@
 """What Cloud Hypervisor is asked for, checked against its own description of its interface."""
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from kata.config.model import HypervisorConfig
 from kata.errors import ConfigError, UnsupportedError
-from kata.hypervisor.clh.driver import build_arguments, check_confidential
+from kata.hypervisor.clh.driver import build_arguments, check_confidential, check_image
 from kata.hypervisor.clh.request import (
     build_vm,
     describe_disk,
@@ -69,6 +70,28 @@ def test_a_vm_with_a_device_of_each_kind_is_one_that_it_understands(description:
     assert config["fs"] == [{"tag": "kataShared", "socket": "fs-kataShared.sock", "num_queues": 1, "queue_size": 512}]
     assert config["payload"] == {"kernel": "kernel", "cmdline": "console=ttyS0 quiet"}
     assert config["landlock_rules"] == [{"path": ".", "access": "rw"}]
+
+
+def test_an_image_that_is_memory_is_mapped_for_the_guest_alone_and_is_no_disk(description: Description) -> None:
+    config = build_vm(SPEC._replace(image_dax=True), landlock=True)
+    description.check_request("PUT", "/vm.create", config)
+    assert config["pmem"] == [{"id": "image", "file": "image", "discard_writes": True}]
+    assert [disk["id"] for disk in config["disks"]] == ["data"]
+    assert "pmem" not in build_vm(SPEC, landlock=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "says"), [(4 << 20, ""), ((4 << 20) + 4096, "its 4198400 bytes are no multiple of 2 MiB"), (-1, "opened")]
+)
+def test_an_image_that_cannot_be_memory_is_refused_by_its_name(tmp_path: Path, size: int, says: str) -> None:
+    image = tmp_path / "root.img"
+    if size >= 0:
+        image.touch()
+        os.truncate(image, size)
+    spec = SPEC._replace(image=str(image), image_dax=True)
+    with pytest.raises(ConfigError, match=f"sandbox box .*{image}.*{says}") if says else nullcontext():
+        check_image(spec)
+    check_image(spec._replace(image_dax=False))
 
 
 @given(

@@ -1,14 +1,15 @@
 """The Cloud Hypervisor driver: shows it what the VM needs, starts it confined, and has it make the VM."""
 
 import json
+import os
 from typing import NamedTuple
 
 from kata.config.model import HypervisorConfig
-from kata.errors import UnsupportedError
+from kata.errors import ConfigError, UnsupportedError
 from kata.hypervisor.accelerator import require_kvm
 from kata.hypervisor.binary import Product, find_binary
 from kata.hypervisor.cell import API_SOCKET, MEMORY, VSOCK_SOCKET, Cell
-from kata.hypervisor.clh.request import SAVED, SAVED_FILES, build_vm, name_share
+from kata.hypervisor.clh.request import IMAGE_UNIT, SAVED, SAVED_FILES, build_vm, name_share
 from kata.hypervisor.clh.vm import ClhVm
 from kata.hypervisor.confinement import confine
 from kata.hypervisor.driver import Capabilities, Started, ignore_start
@@ -66,6 +67,7 @@ class CloudHypervisor:
             vcpu_hotplug=True,
             memory_hotplug=True,
             connects_shares=True,
+            image_dax=True,
         )
 
     def find_hybrid_socket(self, spec_directory: str, sandbox: str) -> str:  # noqa: ARG002 - it is in the directory
@@ -79,6 +81,7 @@ class CloudHypervisor:
 
     async def start(self, spec: VmSpec, *, timeout: float = 30.0, started: Started = ignore_start) -> ClhVm:
         check_confidential(spec, self.settings.tdx)
+        check_image(spec)
         more = spec.memory_mib if spec.savable or spec.saved else 0
         cell = Cell(f"{spec.directory}/{_CELL}", derive_user_id(spec.id), more_mib=more)
         with prepare_launch(ClhVm.name, spec, self.settings.console_limit) as launch:
@@ -110,6 +113,20 @@ def check_confidential(spec: VmSpec, parameter: str) -> None:
     if answer not in _YES:
         reason = f"sandbox {spec.id} is to be a confidential guest, and this host has no TDX"
         raise UnsupportedError(reason, hint=f"{parameter} is {answer}; boot a host that has it with kvm_intel.tdx=1")
+
+
+def check_image(spec: VmSpec) -> None:
+    """Raise ConfigError for an image that is to be memory, and is not of a size that memory can have."""
+    if not spec.image or not spec.image_dax:
+        return
+    try:
+        size = os.stat(spec.image).st_size
+    except OSError as error:
+        reason = f"sandbox {spec.id} needs {spec.image}, which cannot be opened: {error.strerror}"
+        raise ConfigError(reason) from error
+    if size % IMAGE_UNIT:
+        reason = f"sandbox {spec.id} cannot have {spec.image} as memory: its {size} bytes are no multiple of 2 MiB"
+        raise ConfigError(reason, hint=f"truncate -s %2M {spec.image}, or set disable_image_nvdimm = true")
 
 
 def build_arguments(path: str, api: int, events: int) -> list[str]:

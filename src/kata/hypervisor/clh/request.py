@@ -26,6 +26,9 @@ SAVED = "saved"
 SAVED_FILES = {"config": f"{SAVED}/config.json", "state": f"{SAVED}/state.json"}
 """What is in that directory, by the names that it has outside."""
 
+IMAGE_UNIT = 2 << 20
+"""What the size of an image that is memory has to be a multiple of."""
+
 _MIB = 1 << 20
 _HOTPLUG_UNIT_MIB = 128  # its alignment of memory that comes later
 
@@ -56,7 +59,8 @@ def build_vm(spec: VmSpec, limits: RateLimits = UNLIMITED, *, landlock: bool) ->
         config["landlock_rules"] = [{"path": ".", "access": "rw"}]
     if spec.firmware:
         config["platform"] = {"tdx": True}
-    disks = [] if spec.image is None else [_describe_image()]
+    disks = [] if spec.image is None or spec.image_dax else [_describe_image()]
+    config.update(_describe_pmem(spec))
     shares: list[dict[str, Any]] = []
     for device in spec.devices:
         match device:
@@ -112,6 +116,12 @@ def _describe_memory(spec: VmSpec) -> dict[str, Any]:
 
 def _describe_image() -> dict[str, Any]:
     return {"id": "image", "path": IMAGE, "readonly": True, "image_type": "Raw"}
+
+
+def _describe_pmem(spec: VmSpec) -> dict[str, Any]:
+    # A private mapping of a file that it opens for reading: what the guest writes is in copies of pages of its own. For
+    # the guest itself it cannot be read-only (GHSA-wwj6-vghv-5p64): the guest's kernel has to see to that.
+    return {"pmem": [{"id": "image", "file": IMAGE, "discard_writes": True}]} if spec.image and spec.image_dax else {}
 
 
 def describe_disk(device: BlockDevice, limit: RateLimit = NO_LIMIT) -> dict[str, Any]:
