@@ -19,9 +19,9 @@ from lab.machine import CARD, GATEWAY, PAIR, RNG
 from netns import run_ip
 from podnet import PodNet
 
-_HAS_IOMMU = bool(os.environ.get("KATA_LAB")) and HYPERVISOR == "qemu"
+_HAS_IOMMU = bool(os.environ.get("KATA_LAB")) and HYPERVISOR in ("qemu", "clh")
 needs_iommu = pytest.mark.skipif(
-    not _HAS_IOMMU, reason="NO IOMMU WITH SPARE DEVICES, OR NOT QEMU: no device is passed to a VM; run make test-lab"
+    not _HAS_IOMMU, reason="NO IOMMU WITH SPARE DEVICES, OR NO VFIO: no device is passed to a VM; run make test-lab"
 )
 _NAME, _ADDRESS, _MAC, _MTU = "phys0", "10.0.2.15/24", "02:00:00:00:0f:99", "1300"
 _HOT = 'hot_plug_vfio = "root-port"\n'
@@ -134,6 +134,7 @@ def test_a_guests_driver_has_the_device_of_a_container_and_lets_go_of_it(engine:
 
 
 @needs_iommu
+@pytest.mark.skipif(HYPERVISOR == "clh", reason="its VMs have no IOMMU: see the next test")
 def test_a_container_has_its_group_by_vfio_where_the_configuration_says_so(engine: Engine) -> None:
     engine.configure(f'{_HOT}[runtime]\nvfio_mode = "vfio"\n')
     with _taken(RNG) as give, engine.hold("sleep", "1000", change=give, name="vfio") as held:
@@ -142,6 +143,16 @@ def test_a_container_has_its_group_by_vfio_where_the_configuration_says_so(engin
         assert held.ask("readlink", f"/sys/bus/pci/devices/{device}/driver").strip().endswith("/vfio-pci")
         held.ask("sh", "-c", f"exec 3<>/dev/vfio/{group}")
     engine.configure("")
+
+
+@pytest.mark.skipif(HYPERVISOR != "clh", reason="VMs of QEMU can have an IOMMU, others no devices of the host")
+def test_devices_of_the_host_are_not_handed_on_by_vfio_without_an_iommu(engine: Engine) -> None:
+    engine.configure(f'{_HOT}[runtime]\nvfio_mode = "vfio"\n')
+    result = engine.run_container("true", name="handed-on")
+    engine.configure("")
+    assert result.code != 0
+    assert "VMs of Cloud Hypervisor have none" in result.err
+    assert "guest-kernel" in result.err
 
 
 @needs_iommu

@@ -41,8 +41,8 @@ _RUNS = (
     *(Run(f"wires-{driver}", _WIRES, driver) for driver in ("qemu", "clh", "firecracker")),
     Run("clones-qemu", (_CLONES,), "qemu"),
     *(Run(f"clones-{driver}", (_CLONES, *_COLLECTED), driver) for driver in ("clh", "firecracker")),
-    Run("volumes-qemu", (*_VOLUMES, "tests/guest/test_passthrough.py"), "qemu"),
-    *(Run(f"volumes-{driver}", _VOLUMES, driver) for driver in ("clh", "firecracker")),
+    *(Run(f"volumes-{driver}", (*_VOLUMES, "tests/guest/test_passthrough.py"), driver) for driver in ("qemu", "clh")),
+    Run("volumes-firecracker", _VOLUMES, "firecracker"),
     Run("containerd", ("tests/containerd/test_runtimes.py", "tests/cri/test_runtime_classes.py")),
     Run("containerd-qemu", ("tests/containerd/test_ctr.py", "tests/containerd/test_stdio.py"), "qemu"),
 )

@@ -114,7 +114,8 @@ class VmSpec(NamedTuple):
     `hugepages` takes all of the memory from the host's reserved huge pages, at once.
     `firmware` makes it a confidential guest, which starts with that, and whose memory the host cannot read.
     `scsi` gives it a SCSI controller, to which disks are plugged in later, and none of them takes a port.
-    `iommu` puts one before the devices of the host that it has, so that the guest can pass them on by VFIO itself.
+    `host_devices` says that it may have devices of the host, from its start or later.
+    `iommu` puts one before them, so that the guest can pass them on by VFIO itself.
 
     A VM that is `savable` can be saved. `saved` is the directory where another one was, which this one goes on from:
     the two are the same in all but their names and paths. `plugged` is what was plugged into that one.
@@ -139,6 +140,7 @@ class VmSpec(NamedTuple):
     scsi: bool = False
     firmware: str = ""
     plugged: tuple[Plugged, ...] = ()
+    host_devices: bool = False
     iommu: bool = False
     image_dax: bool = False
 

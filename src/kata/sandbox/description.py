@@ -12,7 +12,7 @@ from kata.network.tap import name_tap
 from kata.resources.size import VmSize
 from kata.sandbox.line import Line
 from kata.sandbox.obstacle import find_checkpoint_obstacle, has_iommu
-from kata.sandbox.plan import Plan, count_template_ports, takes_scsi
+from kata.sandbox.plan import Plan, count_template_ports, may_pass_devices, takes_scsi
 from kata.sandbox.site import Host, Site, open_line_of
 
 
@@ -72,6 +72,7 @@ def _describe_vm(site: Site, size: VmSize, host: Host, line: Line, own: Sequence
         max_memory_mib=size.most_memory_mib,
         hugepages=config.enable_hugepages,
         firmware=config.firmware if config.confidential_guest else "",
+        host_devices=may_pass_devices(config),
         iommu=has_iommu(site.config),
         kernel_parameters=tuple(list_kernel_parameters(site.config, host.artifacts, line.server, dax=dax)),
         devices=tuple(devices),

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from kata.config.model import NO_PORT, Configuration
+from kata.config.model import Configuration
 from kata.errors import KataError
 from kata.hypervisor.driver import Vm
 from kata.hypervisor.spec import NetDevice, PciAddress, VfioDevice
@@ -27,6 +27,7 @@ from kata.protocol.netlink.notation import format_mac
 from kata.sandbox.guest import Guest
 from kata.sandbox.ledger import Kind, record_resource
 from kata.sandbox.nameserver import NameRelay
+from kata.sandbox.plan import may_pass_devices
 
 _RETRY_PAUSE = 10.0
 
@@ -98,7 +99,7 @@ class SandboxNetwork:
             limits=Limits(vm.rx_rate_limiter_max_rate, vm.tx_rate_limiter_max_rate),
         )
         self._connection.scan()
-        if vm.cold_plug_vfio != NO_PORT or vm.hot_plug_vfio != NO_PORT:
+        if may_pass_devices(vm):
             self._take_cards(self._connection, (inode, namespace.path))
         return [_describe_card(plug) for plug in self._connection.connect()]
 

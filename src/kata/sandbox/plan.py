@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from kata.config.model import NO_SHARED_FS, HypervisorConfig
+from kata.config.model import NO_PORT, NO_SHARED_FS, HypervisorConfig
 from kata.hypervisor.driver import Capabilities
 from kata.hypervisor.spec import NetDevice, VfioDevice
 from kata.resources.size import VmSize
@@ -32,6 +32,11 @@ class Passed(NamedTuple):
 
 
 NOTHING_PASSED = Passed()
+
+
+def may_pass_devices(config: HypervisorConfig) -> bool:
+    """Say whether VMs may have devices of the host."""
+    return config.cold_plug_vfio != NO_PORT or config.hot_plug_vfio != NO_PORT
 
 
 class Plan(NamedTuple):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kata.config.model import HypervisorConfig
 from kata.errors import ConfigError, UnsupportedError
-from kata.hypervisor.clh.driver import build_arguments, check_confidential, check_image
+from kata.hypervisor.clh.driver import build_arguments, check_confidential, check_image, check_iommu
 from kata.hypervisor.clh.request import (
     build_vm,
     describe_disk,
@@ -20,6 +20,7 @@ from kata.hypervisor.clh.request import (
     describe_share,
     describe_snapshot,
     describe_vfio,
+    find_device,
     read_slot,
 )
 from kata.hypervisor.ratelimit import read_limits
@@ -92,6 +93,31 @@ def test_an_image_that_cannot_be_memory_is_refused_by_its_name(tmp_path: Path, s
     with pytest.raises(ConfigError, match=f"sandbox box .*{image}.*{says}") if says else nullcontext():
         check_image(spec)
     check_image(spec._replace(image_dax=False))
+
+
+def test_a_vm_that_may_have_devices_of_the_host_opens_groups_too_and_gives_no_memory_back(
+    description: Description,
+) -> None:
+    config = build_vm(SPEC._replace(host_devices=True), landlock=True)
+    description.check_request("PUT", "/vm.create", config)
+    assert config["landlock_rules"] == [{"path": ".", "access": "rw"}, {"path": "/dev/vfio", "access": "rw"}]
+    assert config["platform"] == {"vfio_p2p_dma": False}
+    assert "balloon" not in config
+    assert "balloon" in build_vm(SPEC, landlock=True)
+
+
+def test_a_vm_with_an_iommu_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="sandbox box is to have an IOMMU"):
+        check_iommu(SPEC._replace(iommu=True))
+    check_iommu(SPEC)
+
+
+def test_where_a_device_of_the_start_is_comes_from_what_it_tells_of_the_vm() -> None:
+    info = {"device_tree": {"gpu": {"id": "gpu", "pci_bdf": "0000:00:07.0"}, "disk": {"id": "disk", "pci_bdf": None}}}
+    assert read_slot(find_device(info, "gpu")) == "07"
+    for device_id in ("disk", "none"):
+        with pytest.raises(ValueError, match="invalid literal"):
+            read_slot(find_device(info, device_id))
 
 
 @given(

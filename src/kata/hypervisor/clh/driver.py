@@ -9,7 +9,7 @@ from kata.errors import ConfigError, UnsupportedError
 from kata.hypervisor.accelerator import require_kvm
 from kata.hypervisor.binary import Product, find_binary
 from kata.hypervisor.cell import API_SOCKET, MEMORY, VSOCK_SOCKET, Cell
-from kata.hypervisor.clh.request import IMAGE_UNIT, SAVED, SAVED_FILES, build_vm, name_share
+from kata.hypervisor.clh.request import IMAGE_UNIT, SAVED, SAVED_FILES, VFIO, build_vm, name_share
 from kata.hypervisor.clh.vm import ClhVm
 from kata.hypervisor.confinement import confine
 from kata.hypervisor.driver import Capabilities, Started, ignore_start
@@ -60,6 +60,7 @@ class CloudHypervisor:
             fs_share=True,
             block_hotplug=True,
             net_hotplug=True,
+            vfio=True,
             multi_queue=True,
             pause=True,
             balloon=True,
@@ -75,13 +76,15 @@ class CloudHypervisor:
 
     def identify(self, spec: VmSpec) -> tuple[str, tuple[str, ...]]:
         """All that it is asked for, without what one sandbox has for itself, its version, kernel and processor."""
-        common = build_vm(omit_own(spec), self.settings.limits, landlock=self._landlock)
+        common = build_vm(_limit_to_host(omit_own(spec)), self.settings.limits, landlock=self._landlock)
         lines = ["Cloud Hypervisor", self.version, json.dumps(common), *describe_kvm_host()]
         return "\n".join(lines), list_files(spec, self.path)
 
     async def start(self, spec: VmSpec, *, timeout: float = 30.0, started: Started = ignore_start) -> ClhVm:
         check_confidential(spec, self.settings.tdx)
+        check_iommu(spec)
         check_image(spec)
+        spec = _limit_to_host(spec)
         more = spec.memory_mib if spec.savable or spec.saved else 0
         cell = Cell(f"{spec.directory}/{_CELL}", derive_user_id(spec.id), more_mib=more)
         with prepare_launch(ClhVm.name, spec, self.settings.console_limit) as launch:
@@ -127,6 +130,21 @@ def check_image(spec: VmSpec) -> None:
     if size % IMAGE_UNIT:
         reason = f"sandbox {spec.id} cannot have {spec.image} as memory: its {size} bytes are no multiple of 2 MiB"
         raise ConfigError(reason, hint=f"truncate -s %2M {spec.image}, or set disable_image_nvdimm = true")
+
+
+def check_iommu(spec: VmSpec) -> None:
+    """Raise UnsupportedError for a VM with an IOMMU.
+
+    It puts one before a PCI segment of its own, and where a device is in one the agent's protocol has no words for.
+    """
+    if spec.iommu:
+        reason = f"sandbox {spec.id} is to have an IOMMU for devices of the host, and VMs of Cloud Hypervisor have none"
+        raise UnsupportedError(reason, hint='set vfio_mode = "guest-kernel" in [runtime]')
+
+
+def _limit_to_host(spec: VmSpec) -> VmSpec:
+    """Let a VM have devices of the host only where there can be any: it refuses Landlock's rules for no directory."""
+    return spec._replace(host_devices=spec.host_devices and os.path.isdir(VFIO))
 
 
 def build_arguments(path: str, api: int, events: int) -> list[str]:

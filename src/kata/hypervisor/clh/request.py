@@ -26,6 +26,10 @@ SAVED = "saved"
 SAVED_FILES = {"config": f"{SAVED}/config.json", "state": f"{SAVED}/state.json"}
 """What is in that directory, by the names that it has outside."""
 
+VFIO = "/dev/vfio"
+"""Where it opens VFIO's container and IOMMU groups. Of sysfs it opens nothing: a device's `iommu_group` is a link that
+it reads, and no right of Landlock's is about reading links (Documentation/userspace-api/landlock.rst)."""
+
 IMAGE_UNIT = 2 << 20
 """What the size of an image that is memory has to be a multiple of."""
 
@@ -55,10 +59,12 @@ def build_vm(spec: VmSpec, limits: RateLimits = UNLIMITED, *, landlock: bool) ->
         "landlock_enable": landlock,
     }
     if landlock:
-        # What is plugged in later appears in this directory.
-        config["landlock_rules"] = [{"path": ".", "access": "rw"}]
-    if spec.firmware:
-        config["platform"] = {"tdx": True}
+        # What is plugged in later appears in this directory, but for groups. Which those will be nobody knows yet: of
+        # their nodes it can open those that its user is lent.
+        paths = (".", VFIO) if spec.host_devices else (".",)
+        config["landlock_rules"] = [{"path": path, "access": "rw"} for path in paths]
+    if platform := _describe_platform(spec):
+        config["platform"] = platform
     disks = [] if spec.image is None or spec.image_dax else [_describe_image()]
     config.update(_describe_pmem(spec))
     shares: list[dict[str, Any]] = []
@@ -73,7 +79,7 @@ def build_vm(spec: VmSpec, limits: RateLimits = UNLIMITED, *, landlock: bool) ->
             case Rng():
                 config["rng"] = {"src": "/dev/urandom"}
             case Balloon():
-                config["balloon"] = {"size": 0, "free_page_reporting": True}
+                config.update(_describe_balloon(spec))
             case NetDevice() | VfioDevice():
                 pass
             case _:
@@ -102,6 +108,13 @@ def _describe_payload(spec: VmSpec) -> dict[str, Any]:
     return {**payload, "initramfs": INITRD} if spec.initrd else payload
 
 
+def _describe_platform(spec: VmSpec) -> dict[str, Any]:
+    platform = {"tdx": True} if spec.firmware else {}
+    # Devices reach the guest's memory and not each other: it would have them do so at the guest's addresses, the last
+    # that the processor has, and many an IOMMU has fewer. Versions before 52 do not know the word, and pass it over.
+    return {**platform, "vfio_p2p_dma": False} if spec.host_devices else platform
+
+
 def _describe_memory(spec: VmSpec) -> dict[str, Any]:
     if spec.savable:
         # It leaves a file that is shared out of what it saves, and takes it as it is when it restores.
@@ -112,6 +125,11 @@ def _describe_memory(spec: VmSpec) -> dict[str, Any]:
     more = (spec.max_memory_mib - spec.memory_mib) // _HOTPLUG_UNIT_MIB * _HOTPLUG_UNIT_MIB
     # By virtio-mem the guest gives back what it got; by ACPI it only gets more.
     return {**memory, "hotplug_size": more * _MIB, "hotplug_method": "VirtioMem"} if more > 0 else memory
+
+
+def _describe_balloon(spec: VmSpec) -> dict[str, Any]:
+    # With a device of the host it would give back pages which that goes on writing to.
+    return {} if spec.host_devices else {"balloon": {"size": 0, "free_page_reporting": True}}
 
 
 def _describe_image() -> dict[str, Any]:
@@ -163,6 +181,12 @@ def describe_restoring(*, paused: bool) -> dict[str, Any]:
 def describe_vfio(device: VfioDevice) -> dict[str, Any]:
     """The body of vm.add-device."""
     return {"id": device.id, "path": f"/sys/bus/pci/devices/{device.address}"}
+
+
+def find_device(info: Any, device_id: str) -> dict[str, Any]:
+    """Return from vm.info where a device is, as its add-… says it of a VM that runs."""
+    node = ((info or {}).get("device_tree") or {}).get(device_id) or {}
+    return {"bdf": node.get("pci_bdf")}
 
 
 def read_slot(answer: Any) -> str:

@@ -21,6 +21,7 @@ from kata.hypervisor.clh.request import (
     describe_share,
     describe_snapshot,
     describe_vfio,
+    find_device,
     name_share,
     read_slot,
 )
@@ -57,6 +58,7 @@ class ClhVm(RestProcess):
         self._booted = False
         self._plugged = {one.id for one in self.spec.devices if isinstance(one, NetDevice | VfioDevice)}
         """What may be taken out: what has come, and the cards and devices of the start."""
+        self._places: dict[str, PciAddress] = {}
         self._loop = asyncio.get_running_loop()
         events.setblocking(False)
         self._loop.add_reader(events, self._read_events)
@@ -104,7 +106,7 @@ class ClhVm(RestProcess):
             if isinstance(device, NetDevice):
                 await self._put("vm.add-net", describe_net(device, self._limits.net), descriptors=device.taps)
             elif isinstance(device, VfioDevice):
-                await self._put("vm.add-device", describe_vfio(device))
+                await self._add_vfio(device)
         if not self.spec.paused:
             await self.resume()
 
@@ -121,7 +123,7 @@ class ClhVm(RestProcess):
         return SAVED_FILES
 
     async def _ask_state(self) -> VmState:
-        info = await self.api.call("GET", f"{_API}/vm.info")
+        info = await self._ask_info()
         return _STATES.get(str(info["state"]), "ended")
 
     async def pause(self) -> None:
@@ -133,6 +135,9 @@ class ClhVm(RestProcess):
         else:
             await self._put("vm.boot")
             self._booted = True
+            for device in self.spec.devices:
+                if isinstance(device, VfioDevice):
+                    self._read_address(device.id, find_device(await self._ask_info(), device.id))
 
     async def _ask_to_end(self) -> None:
         self._cause = "Cloud Hypervisor was told to end"
@@ -147,7 +152,7 @@ class ClhVm(RestProcess):
             try:
                 self.cell.show_disk(name, device.path, readonly=device.readonly)
                 answer = await self._put("vm.add-disk", describe_disk(device, self._limits.disk))
-                return DiskAddress("blk", _read_address(device.id, answer).path)
+                return DiskAddress("blk", self._read_address(device.id, answer).path)
             except BaseException:
                 self.cell.hide_disk(name)
                 raise
@@ -160,16 +165,27 @@ class ClhVm(RestProcess):
     async def plug_net(self, device: NetDevice) -> PciAddress:
         with self._reserve(device.id):
             answer = await self._put("vm.add-net", describe_net(device, self._limits.net), descriptors=device.taps)
-            return _read_address(device.id, answer)
+            return self._read_address(device.id, answer)
 
     async def plug_share(self, device: SharedFs) -> PciAddress:
         with self._reserve(device.tag):
             self.cell.show_socket(name_share(device.tag), device.path)
-            return _read_address(device.tag, await self._put("vm.add-fs", describe_share(device)))
+            return self._read_address(device.tag, await self._put("vm.add-fs", describe_share(device)))
 
     async def plug_vfio(self, device: VfioDevice) -> PciAddress:
         with self._reserve(device.id):
-            return _read_address(device.id, await self._put("vm.add-device", describe_vfio(device)))
+            return self._read_address(device.id, await self._add_vfio(device))
+
+    async def _add_vfio(self, device: VfioDevice) -> Any:
+        from kata.hypervisor.pinning import allow_pinning  # noqa: PLC0415 - most VMs have no such device
+
+        allow_pinning(self.pid, self.spec)
+        return await self._put("vm.add-device", describe_vfio(device))
+
+    def locate(self, device_id: str) -> PciAddress:
+        if device_id not in self._places:
+            raise NotFoundError(f"nothing tells where device {device_id} is")
+        return self._places[device_id]
 
     async def resize_vcpus(self, count: int, *, timeout: float = 10.0) -> None:
         await self._resize("vCPUs", {"desired_vcpus": count}, timeout)
@@ -208,8 +224,19 @@ class ClhVm(RestProcess):
         if device_id not in self._plugged:
             raise NotFoundError(f"no device {device_id} was plugged in")
 
+    def _read_address(self, device_id: str, answer: Any) -> PciAddress:
+        try:
+            self._places[device_id] = PciAddress(read_slot(answer))
+        except (ValueError, KeyError, TypeError) as error:
+            said = json.dumps(answer)[:200]
+            raise GuestError(f"Cloud Hypervisor does not say where device {device_id} is: {said}") from error
+        return self._places[device_id]
+
     async def _has(self, device_id: str) -> bool:
-        return device_id in ((await self.api.call("GET", f"{_API}/vm.info")).get("device_tree") or {})
+        return device_id in ((await self._ask_info()).get("device_tree") or {})
+
+    async def _ask_info(self) -> Any:
+        return await self.api.call("GET", f"{_API}/vm.info")
 
     async def unplug(self, device_id: str, *, timeout: float = 10.0) -> None:
         """Take a device out. Raise NotFoundError, or DeadlineError when the guest does not let go of it."""
@@ -222,12 +249,5 @@ class ClhVm(RestProcess):
         except TimeoutError as error:
             raise DeadlineError(f"the guest did not let go of device {device_id} within {timeout:g} s") from error
         self._plugged.discard(device_id)
+        self._places.pop(device_id, None)
         self.cell.hide_disk(name_disk(device_id))
-
-
-def _read_address(device_id: str, answer: Any) -> PciAddress:
-    try:
-        return PciAddress(read_slot(answer))
-    except (ValueError, KeyError, TypeError) as error:
-        said = json.dumps(answer)[:200]
-        raise GuestError(f"Cloud Hypervisor does not say where device {device_id} is: {said}") from error

@@ -181,7 +181,7 @@ def _allow_pinning(argv: list[str], spec: VmSpec) -> list[str]:
     """Let a VMM lock the guest's memory, where a device of the host reaches it."""
     if not any(isinstance(device, VfioDevice) for device in spec.devices):
         return argv
-    from kata.hypervisor.qemu.pinning import count_pinned  # noqa: PLC0415 - most VMs have no such device
+    from kata.hypervisor.pinning import count_pinned  # noqa: PLC0415 - most VMs have no such device
 
     return ["prlimit", f"--memlock={count_pinned(spec)}", "--", *argv]
 

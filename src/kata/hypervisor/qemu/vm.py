@@ -173,7 +173,7 @@ class QemuVm(VmmProcess):
         return await self._hotplug.plug_share(device)
 
     async def plug_vfio(self, device: VfioDevice) -> PciAddress:
-        from kata.hypervisor.qemu.pinning import allow_pinning  # noqa: PLC0415 - most VMs have no such device
+        from kata.hypervisor.pinning import allow_pinning  # noqa: PLC0415 - most VMs have no such device
 
         allow_pinning(self.pid, self.spec)
         return await self._hotplug.plug_vfio(device)

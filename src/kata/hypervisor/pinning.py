@@ -5,7 +5,7 @@ Source: vfio_lock_acct in drivers/vfio/vfio_iommu_type1.c; getrlimit(2), RLIMIT_
 
 import resource
 
-from kata.errors import HostError
+from kata.errors import HostError, StateError
 from kata.hypervisor.spec import VmSpec
 
 _BESIDES_MIB = 256
@@ -18,7 +18,10 @@ def count_pinned(spec: VmSpec) -> int:
 
 
 def allow_pinning(pid: int, spec: VmSpec) -> None:
-    """Let a VMM that runs pin the guest's memory. Raise HostError."""
+    """Let a VMM that runs pin the guest's memory. Raise StateError for a VM without `host_devices`, HostError."""
+    if not spec.host_devices:
+        reason = f"the VM of sandbox {spec.id} was started as one that gets no devices of the host"
+        raise StateError(reason, hint="they need hot_plug_vfio and the module vfio-pci before the VM is started")
     limit = count_pinned(spec)
     try:
         resource.prlimit(pid, resource.RLIMIT_MEMLOCK, (limit, limit))
