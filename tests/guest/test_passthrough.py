@@ -18,6 +18,7 @@ from kata.resources.hostdevice import give_back, read_device, take_device
 from lab.machine import CARD, GATEWAY, PAIR, RNG
 from netns import run_ip
 from podnet import PodNet
+from polling import wait_until
 
 _HAS_IOMMU = bool(os.environ.get("KATA_LAB")) and HYPERVISOR in ("qemu", "clh")
 needs_iommu = pytest.mark.skipif(
@@ -28,8 +29,10 @@ _HOT = 'hot_plug_vfio = "root-port"\n'
 
 
 def _find_link() -> str:
-    [link] = Path(f"/sys/bus/pci/devices/{CARD}").glob("virtio*/net/*")
-    return link.name
+    """Return the name of the card's link, which a namespace that was deleted gives back a moment later."""
+    place = Path(f"/sys/bus/pci/devices/{CARD}")
+    wait_until(lambda: any(place.glob("virtio*/net/*")))
+    return next(place.glob("virtio*/net/*")).name
 
 
 @pytest.fixture
