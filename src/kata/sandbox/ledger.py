@@ -15,9 +15,10 @@ from kata.network.namespace import visit_namespace
 from kata.resources.cgroup import remove_cgroup
 from kata.sys.file import read_text, replace_file
 from kata.sys.mount import unmount
-from kata.sys.process import read_start_ticks, send_signal
+from kata.sys.process import end_process, read_start_ticks
 from kata.sys.tree import remove_tree
 
+_PROCESS_TIMEOUT = 10.0
 _DEVICE_TIMEOUT = 20.0
 """Seconds for a VMM that was killed to let go of a device, and as many for a driver to make a link of it."""
 
@@ -34,8 +35,9 @@ class Kind(StrEnum):
 
 
 def _kill(value: str) -> None:
+    """Kill a process and wait for its end: a tap that it has open would stay, and so would a cgroup."""
     pid, start_ticks = value.split()
-    send_signal(int(pid), int(start_ticks))
+    end_process(int(pid), int(start_ticks), timeout=_PROCESS_TIMEOUT)
 
 
 def _unmount(value: str) -> None:

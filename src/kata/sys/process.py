@@ -1,6 +1,7 @@
 """What /proc says about a process, and signals that cannot hit a stranger. Field numbers: proc(5)."""
 
 import os
+import select
 import signal
 from typing import NamedTuple
 
@@ -71,14 +72,38 @@ def send_signal(pid: int, start_ticks: int, number: int = signal.SIGKILL) -> boo
     except ProcessLookupError:
         return False
     try:
-        if not is_alive(pid, start_ticks):
-            return False
+        return _signal_opened(descriptor, pid, start_ticks, number)
+    finally:
+        os.close(descriptor)
+
+
+def _signal_opened(descriptor: int, pid: int, start_ticks: int, number: int) -> bool:
+    if not is_alive(pid, start_ticks):
+        return False
+    try:
         signal.pidfd_send_signal(descriptor, number)
     except ProcessLookupError:
         return False
+    return True
+
+
+def end_process(pid: int, start_ticks: int, *, timeout: float) -> None:
+    """Kill the process that had this pid and start time, and wait until it has let go of all that it had open.
+
+    Raise TimeoutError after `timeout` seconds. Source: pidfd_open(2), which says when a pidfd is readable.
+    """
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if _signal_opened(descriptor, pid, start_ticks, signal.SIGKILL):
+            poller = select.poll()
+            poller.register(descriptor, select.POLLIN)
+            if not poller.poll(timeout * 1000):
+                raise TimeoutError(f"process {pid} has not ended {timeout:g} s after it was killed")
     finally:
         os.close(descriptor)
-    return True
 
 
 def list_threads(pid: int) -> dict[int, str]:
