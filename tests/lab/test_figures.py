@@ -55,7 +55,7 @@ def test_a_container_starts_and_idles(
         if clone:
             engine.succeed("factory", "init")
         starts = [engine.run_container("echo", "word") for _ in range(3)]
-        assert all(start.text == "word\n" for start in starts)
+        assert [start for start in starts if start.text != "word\n"] == []
         with engine.hold("sleep", "1000", name="idle") as held:
             held.ask("true")
             assert ("guest restore" in engine.succeed("timeline", held.id)) == clone
