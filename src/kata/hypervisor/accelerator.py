@@ -4,14 +4,13 @@
 a boot, by `kata.hypervisor.kvmprobe`.
 """
 
-import json
 import os
-import subprocess
-import sys
 from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from kata.errors import ConfigError, UnsupportedError
+from kata.hypervisor.probe import run_probe
+from kata.sys.kept import keep_answer, recall_answer
 from kata.sys.process import read_boot_id
 
 Accelerator = Literal["kvm", "tcg"]
@@ -21,11 +20,7 @@ SLOWEST_KVM = 100e6
 the probe's loop; emulations seen did 2 million; TCG itself reaches a few hundred million, and so does the KVM of a
 machine that it emulates."""
 
-_CACHE = "accelerator.json"
-_PROBE = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from kata.hypervisor.kvmprobe import main; "
-    "sys.exit(main(float(sys.argv[2])))"
-)
+_KEPT = "accelerator"
 
 
 class AcceleratorReport(NamedTuple):
@@ -56,21 +51,10 @@ def probe_accelerator(*, device: str = "/dev/kvm", timeout: float = 10.0) -> Acc
         return AcceleratorReport("tcg", f"{device} cannot be opened ({error.strerror})")
     if os.uname().machine != "x86_64":
         return AcceleratorReport("kvm", f"{device} opens; its speed is measured on x86-64 only")
-    return judge_answer(_run_probe(timeout))
-
-
-def _run_probe(timeout: float) -> dict[str, object]:
-    folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    argv = [sys.executable, "-I", "-S", "-c", _PROBE, folder, str(SLOWEST_KVM)]
     try:
-        done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=timeout, check=False)
-    except subprocess.TimeoutExpired:
-        return {"error": f"a tiny guest did not halt within {timeout:g} s"}
-    try:
-        answer = json.loads(done.stdout)
-    except ValueError:
-        return {"error": f"the probe ended with status {done.returncode}"}
-    return answer if isinstance(answer, dict) else {"error": "the probe gave no answer"}
+        return judge_answer(run_probe("kata.hypervisor.kvmprobe", SLOWEST_KVM, timeout=timeout))
+    except TimeoutError:
+        return judge_answer({"error": f"a tiny guest did not halt within {timeout:g} s"})
 
 
 def judge_answer(answer: dict[str, object]) -> AcceleratorReport:
@@ -86,26 +70,13 @@ def judge_answer(answer: dict[str, object]) -> AcceleratorReport:
 
 def find_accelerator(state_directory: str | None) -> AcceleratorReport:
     """The report of this boot, measured on first use and kept in the directory (None: measured each time)."""
-    if state_directory is None:
-        return probe_accelerator()
-    path = os.path.join(state_directory, _CACHE)
     key = _describe_circumstances()
-    try:
-        with open(path, encoding="utf-8") as file:
-            kept = json.load(file)
-        if kept["key"] == key and kept["accelerator"] in {"kvm", "tcg"}:
+    kept = recall_answer(state_directory, _KEPT, key)
+    with suppress(ValueError, KeyError, TypeError):  # nothing, or of another version: measure
+        if kept["accelerator"] in {"kvm", "tcg"}:
             return AcceleratorReport(kept["accelerator"], str(kept["reason"]), float(kept["speed"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # absent, half written or of another version: measure
     report = probe_accelerator()
-    content = {"key": key, "accelerator": report.accelerator, "reason": report.reason, "speed": report.speed}
-    # A directory that cannot be written costs the next start a measurement, and is no reason to fail this one.
-    with suppress(OSError):
-        os.makedirs(state_directory, mode=0o700, exist_ok=True)
-        fresh = f"{path}.{os.getpid()}"
-        with open(fresh, "w", encoding="utf-8") as file:
-            json.dump(content, file)
-        os.replace(fresh, path)
+    keep_answer(state_directory, _KEPT, key, report._asdict())
     return report
 
 

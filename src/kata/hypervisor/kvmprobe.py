@@ -1,4 +1,4 @@
-"""How fast KVM runs a guest, measured. Run as a process of its own: `python3 -c … main(…)`; prints one JSON object.
+"""How fast KVM runs a guest, measured by a process of its own (`kata.hypervisor.probe`).
 
 A vCPU in real mode counts down a register, `dec ecx; jnz`, and halts: two instructions a turn and no memory touched but
 the code, so hardware does about a thousand million a second and an emulated KVM a few million. What counts is the

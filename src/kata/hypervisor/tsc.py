@@ -5,17 +5,14 @@ runs as many times too fast, and all that has a time limit fails. Source: `cpu_g
 softmmu/cpu-timers.c; arch/x86/kernel/tsc.c in the kernel tree.
 """
 
-import json
-import os
-import subprocess
-import sys
 from contextlib import suppress
 
-from kata.sys.file import read_text, replace_file
+from kata.hypervisor.probe import run_probe
+from kata.sys.file import read_text
+from kata.sys.kept import keep_answer, recall_answer
 from kata.sys.process import read_boot_id
 
-_CACHE = "tsc.json"
-_PROBE = "import sys; sys.path.insert(0, sys.argv[1]); from kata.hypervisor.tscprobe import main; sys.exit(main())"
+_KEPT = "tsc"
 _TIMEOUT = 10.0
 _FLAG = " constant_tsc "
 """What proc(5)'s cpuinfo says of a counter whose frequency is always the same."""
@@ -24,22 +21,14 @@ _FLAG = " constant_tsc "
 def find_counter_khz(state_directory: str | None) -> int:
     """Return kHz, measured on first use after a boot and kept in the directory (None: measured each time).
 
-    0 where it is not known, or changes.
+    0 where it cannot be measured, or changes.
     """
-    path = None if state_directory is None else os.path.join(state_directory, _CACHE)
     boot = read_boot_id()
-    if path is not None:
-        # Absent, half written or of another boot: measure.
-        with suppress(OSError, ValueError, KeyError, TypeError), open(path, encoding="utf-8") as file:
-            kept = json.load(file)
-            if kept["boot"] == boot:
-                return int(kept["khz"])
+    with suppress(ValueError, KeyError, TypeError):  # nothing, or of another version: measure
+        return int(recall_answer(state_directory, _KEPT, boot)["khz"])
     khz = _measure() if _is_constant() else 0
-    if path is not None:
-        # A directory that cannot be written means measuring again next time.
-        with suppress(OSError):
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            replace_file(path, json.dumps({"boot": boot, "khz": khz}))
+    if khz:
+        keep_answer(state_directory, _KEPT, boot, {"khz": khz})
     return khz
 
 
@@ -48,9 +37,6 @@ def _is_constant() -> bool:
 
 
 def _measure() -> int:
-    folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    argv = [sys.executable, "-I", "-S", "-c", _PROBE, folder]
-    with suppress(subprocess.TimeoutExpired, ValueError):
-        done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=_TIMEOUT, check=False)
-        return int(done.stdout)
+    with suppress(TimeoutError, KeyError):
+        return int(str(run_probe("kata.hypervisor.tscprobe", timeout=_TIMEOUT)["khz"]))
     return 0

@@ -25,7 +25,7 @@ def test_it_is_kept_for_this_boot(tmp_path: Path) -> None:
     assert find_counter_khz(str(tmp_path)) == 7
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"khz": 7}', '{"boot": "another", "khz": 7}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"khz": 7}', '{"key": "another", "khz": 7}'])
 def test_a_kept_one_that_is_broken_or_of_another_boot_is_measured_again(tmp_path: Path, content: str) -> None:
     (tmp_path / "tsc.json").write_text(content)
     assert find_counter_khz(str(tmp_path)) > 100_000
