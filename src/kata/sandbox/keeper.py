@@ -27,7 +27,7 @@ from kata.sandbox.program import find_own_program
 from kata.sandbox.store import is_being_made, is_served, lock_sandbox
 from kata.sandbox.waiting import CARD, TAKEN_MARK
 from kata.sys.file import read_text, replace_file
-from kata.sys.process import is_alive, read_start_ticks, send_signal
+from kata.sys.process import end_process, is_alive, read_start_ticks
 
 _LOG = "log"
 _PID = "keeper"
@@ -278,16 +278,9 @@ def destroy_pool(root: str) -> int:
 def _end_keeper(pid: int, ticks: int) -> None:
     """End a keeper, by force where it does not by itself, unless it has ended. Raise DeadlineError."""
     try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if not send_signal(pid, ticks, number) or select.select([descriptor], [], [], _END_TIMEOUT)[0]:
-                return
-    finally:
-        os.close(descriptor)
-    raise DeadlineError(f"the keeper of the pool (process {pid}) does not end")
+        end_process(pid, ticks, signal.SIGTERM, signal.SIGKILL, timeout=_END_TIMEOUT)
+    except TimeoutError as error:
+        raise DeadlineError(f"the keeper of the pool (process {pid}) does not end") from error
 
 
 def _list_waiting(pool: str) -> Iterator[str]:

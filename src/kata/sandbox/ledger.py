@@ -5,6 +5,7 @@ One JSON line per resource: `[kind, value]`. A living daemon and `gc` after a cr
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
@@ -37,7 +38,7 @@ class Kind(StrEnum):
 def _kill(value: str) -> None:
     """Kill a process and wait for its end: a tap that it has open would stay, and so would a cgroup."""
     pid, start_ticks = value.split()
-    end_process(int(pid), int(start_ticks), timeout=_PROCESS_TIMEOUT)
+    end_process(int(pid), int(start_ticks), signal.SIGKILL, timeout=_PROCESS_TIMEOUT)
 
 
 def _unmount(value: str) -> None:

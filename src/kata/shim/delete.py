@@ -16,11 +16,11 @@ from kata.shim.address import find_path, is_answered
 from kata.shim.bundle import find_place
 from kata.shim.flags import Invocation
 from kata.sys.file import read_text
-from kata.sys.process import read_start_ticks, send_signal
+from kata.sys.process import end_process, read_start_ticks
 
 _KILLED = 128 + signal.SIGKILL
 _FAREWELL_TIMEOUT_MS = 2000
-_END_TIMEOUT_MS = 5000
+_END_TIMEOUT = 5.0
 
 
 def delete(invocation: Invocation) -> int:
@@ -65,13 +65,13 @@ def _end_daemon(bundle: str, container: str) -> int:
     ticks = read_start_ticks(pid)
     if ticks is None or not _is_ours(pid, container):
         return pid
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, TimeoutError):
         descriptor = os.pidfd_open(pid)
         try:
             poller = select.poll()
             poller.register(descriptor, select.POLLIN)
-            if not poller.poll(_FAREWELL_TIMEOUT_MS) and send_signal(pid, ticks):
-                poller.poll(_END_TIMEOUT_MS)
+            if not poller.poll(_FAREWELL_TIMEOUT_MS):
+                end_process(pid, ticks, signal.SIGKILL, timeout=_END_TIMEOUT)
         finally:
             os.close(descriptor)
     return pid

@@ -72,38 +72,35 @@ def send_signal(pid: int, start_ticks: int, number: int = signal.SIGKILL) -> boo
     except ProcessLookupError:
         return False
     try:
-        return _signal_opened(descriptor, pid, start_ticks, number)
-    finally:
-        os.close(descriptor)
-
-
-def _signal_opened(descriptor: int, pid: int, start_ticks: int, number: int) -> bool:
-    if not is_alive(pid, start_ticks):
-        return False
-    try:
+        if not is_alive(pid, start_ticks):
+            return False
         signal.pidfd_send_signal(descriptor, number)
     except ProcessLookupError:
         return False
+    finally:
+        os.close(descriptor)
     return True
 
 
-def end_process(pid: int, start_ticks: int, *, timeout: float) -> None:
-    """Kill the process that had this pid and start time, and wait until it has let go of all that it had open.
+def end_process(pid: int, start_ticks: int, *signals: int, timeout: float) -> None:
+    """Send the process that had this pid and start time one signal after another until it has ended.
 
-    Raise TimeoutError after `timeout` seconds. Source: pidfd_open(2), which says when a pidfd is readable.
+    It has let go of all that it had open by then. Raise TimeoutError where it outlives each by `timeout` seconds.
+    Source: pidfd_open(2), which says when a pidfd is readable.
     """
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
-        if _signal_opened(descriptor, pid, start_ticks, signal.SIGKILL):
-            poller = select.poll()
-            poller.register(descriptor, select.POLLIN)
-            if not poller.poll(timeout * 1000):
-                raise TimeoutError(f"process {pid} has not ended {timeout:g} s after it was killed")
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        for number in signals:
+            if not send_signal(pid, start_ticks, number) or poller.poll(timeout * 1000):
+                return
     finally:
         os.close(descriptor)
+    raise TimeoutError(f"process {pid} does not end")
 
 
 def list_threads(pid: int) -> dict[int, str]:
