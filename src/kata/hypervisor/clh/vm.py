@@ -135,9 +135,14 @@ class ClhVm(RestProcess):
         else:
             await self._put("vm.boot")
             self._booted = True
-            for device in self.spec.devices:
-                if isinstance(device, VfioDevice):
-                    self._read_address(device.id, find_device(await self._ask_info(), device.id))
+            await self._find_devices()
+
+    async def _find_devices(self) -> None:
+        """Learn where the guest has the host's devices of its start."""
+        devices = [device for device in self.spec.devices if isinstance(device, VfioDevice)]
+        info = await self._ask_info() if devices else None
+        for device in devices:
+            self._read_address(device.id, find_device(info, device.id))
 
     async def _ask_to_end(self) -> None:
         self._cause = "Cloud Hypervisor was told to end"
