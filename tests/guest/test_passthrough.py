@@ -137,7 +137,7 @@ def test_a_guests_driver_has_the_device_of_a_container_and_lets_go_of_it(engine:
 
 
 @needs_iommu
-@pytest.mark.skipif(HYPERVISOR == "clh", reason="its VMs have no IOMMU: see the next test")
+@pytest.mark.skipif(HYPERVISOR == "clh", reason="CLOUD HYPERVISOR HAS NO IOMMU FOR ITS VMS: the next test is of that")
 def test_a_container_has_its_group_by_vfio_where_the_configuration_says_so(engine: Engine) -> None:
     engine.configure(f'{_HOT}[runtime]\nvfio_mode = "vfio"\n')
     with _taken(RNG) as give, engine.hold("sleep", "1000", change=give, name="vfio") as held:
@@ -148,7 +148,7 @@ def test_a_container_has_its_group_by_vfio_where_the_configuration_says_so(engin
     engine.configure("")
 
 
-@pytest.mark.skipif(HYPERVISOR != "clh", reason="VMs of QEMU can have an IOMMU, others no devices of the host")
+@pytest.mark.skipif(HYPERVISOR != "clh", reason="NOT CLOUD HYPERVISOR, whose VMs alone lack an IOMMU for them")
 def test_devices_of_the_host_are_not_handed_on_by_vfio_without_an_iommu(engine: Engine) -> None:
     engine.configure(f'{_HOT}[runtime]\nvfio_mode = "vfio"\n')
     result = engine.run_container("true", name="handed-on")

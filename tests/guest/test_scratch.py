@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine import HYPERVISOR, Container, Engine, add_mount
-from guest.test_disk_roots import COUNT_DISKS
+from guest.test_disk_roots import LIST_DISKS
 from kata.sys import linux, mount
 from polling import wait_until
 
@@ -51,7 +51,7 @@ def test_an_empty_directory_is_a_file_system_of_its_own_that_lasts_as_long_as_it
 ) -> None:
     change = add_mount("/scratch", "bind", str(volume), "rbind", "rw")
     script = "ls -A /scratch; stat -c '%a %g' /scratch; grep ' /scratch ' /proc/mounts | cut -d ' ' -f 3"
-    disks = pod.ask("sh", "-c", COUNT_DISKS)
+    disks = pod.ask("sh", "-c", LIST_DISKS)
     with engine.hold("sleep", "1000", pod=pod.id, change=change) as first:
         assert first.ask("sh", "-c", script) == "2777 1000\next4\n"
         block, count = first.ask("stat", "-f", "-c", "%S %b", "/scratch").split()
@@ -69,7 +69,7 @@ def test_an_empty_directory_is_a_file_system_of_its_own_that_lasts_as_long_as_it
 
         second = engine.run_container("cat", "/scratch/file", pod=pod.id, change=change)
         assert second.text == "kept\n", second
-    assert pod.ask("sh", "-c", COUNT_DISKS) == disks
+    assert pod.ask("sh", "-c", LIST_DISKS) == disks
     again = engine.run_container("cat", "/scratch/file", pod=pod.id, change=change)
     assert again.text == "kept\n", again
 
