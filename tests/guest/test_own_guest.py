@@ -82,10 +82,10 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_modules_are_loaded_with_their_parameters_before_the_first_container(
     guest: Engine, debian: tuple[Path, str]
 ) -> None:
-    _set_root(guest, *debian, '[agent.kata]\nkernel_modules = ["nf_conntrack hashsize=4096", "dummy numdummies=0"]\n')
+    _set_root(guest, *debian, '[agent.kata]\nkernel_modules = ["nf_conntrack hashsize=2048", "dummy numdummies=0"]\n')
     script = "cat /sys/module/nf_conntrack/parameters/hashsize; ls -d /sys/module/dummy"
     result = guest.run_container("sh", "-c", script)
-    assert (result.code, result.text.split()) == (0, ["4096", "/sys/module/dummy"]), result
+    assert (result.code, result.text.split()) == (0, ["2048", "/sys/module/dummy"]), result
 
 
 def test_a_module_that_the_guests_kernel_lacks_keeps_the_container_from_starting_and_is_named(guest: Engine) -> None:
